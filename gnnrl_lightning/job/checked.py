@@ -241,7 +241,8 @@ class Checked:
             episode: Options of its episodes; None: as configured.
 
         Raises:
-            UserError: The policy cannot be made, does not fit, or the reward fails.
+            UserError: The policy cannot be made, does not fit, the reward fails, or the episodes do not fit the other
+                options.
         """
         environments = self.job.environments(episode=episode)
         holdout = self.job.options.scoring.count(len(self.job.task.data.holdout))

@@ -148,9 +148,12 @@ class Job:
         Args:
             limits: Upper limits on the costs of a candidate; None: those of the job.
             episode: Options of the episodes; None: as configured.
+
+        Raises:
+            UserError: The episodes do not fit the other options.
         """
-        episode = episode or self.options.episode
-        return Environments(self.graph, limits or self.limits, episode, self.options.measure(episode), self.task.goal)
+        options = self.options.playing(episode)
+        return Environments(self.graph, limits or self.limits, options.episode, options.measure(), self.task.goal)
 
     def train(
         self,

@@ -208,7 +208,8 @@ class Trained:
             episode: Options of the searching agent's episodes: with a budget for each, candidates do not race; None:
                 as configured.
         """
-        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, self.job.limits.ratios)
+        probability = self.job.options.playing(episode).drop_probability()
+        return Journalled(self.evaluator(probability), journal, self.job.limits.ratios)
 
     def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
         """Return a new search problem with all evaluations left.
