@@ -58,7 +58,7 @@ def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[
     return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].episode)}
 
 
-def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool = True) -> None:
+def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool) -> None:
     """Create the policy of each agent, and call its reward once.
 
     Args:

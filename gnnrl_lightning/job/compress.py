@@ -19,16 +19,13 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import text_of
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
-from gnnrl_lightning.job.delivery import Delivered, deliver
-from gnnrl_lightning.job.given_widths import deliver_unchanged
+from gnnrl_lightning.job.delivery import Delivered
 from gnnrl_lightning.job.groups import GroupOptions
 from gnnrl_lightning.job.identity import agent_settings, as_json, as_text, check_same, settings_of
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.searching import search
-from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
+from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
@@ -99,17 +96,14 @@ def compress(
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=as_device(device))
     options, budget = _as_decided(options, budget, folder)
     earlier = None if folder is None else RunFolder(Path(folder))
-    checked = check(task, budget, options, runtime, earlier, first=fits_agent(agent))
-    check_agent(checked, agent)
+    checked = check(task, budget, options, runtime, earlier, fits=fits_agent(agent))
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
         run = RunFolder(path)
         run.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(run.path))
         _open(run, _settings(checked, agent))
-        last = through_stages(checked, agent, run)
-        trained = train(last, run)
-        delivered = deliver_unchanged(trained, run) if last.met else deliver(search(trained, agent, run), run)
+        delivered = search_and_deliver(checked, agent, run)
         assert delivered is not None  # there is one process
         return delivered if folder is not None else replace(delivered, folder=None)
 

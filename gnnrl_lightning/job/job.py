@@ -26,6 +26,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
+from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, RunFolder
 from gnnrl_lightning.speed.latency import Latency
 from gnnrl_lightning.speed.timer import Timer
@@ -125,6 +126,19 @@ class Job:
         """Forward passes of single examples in an evaluation."""
         data = self.task.data
         return self.options.evaluation_examples(len(data.holdout), min(data.batch_size, len(data.train)))
+
+    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
+        """Return the number of iterations of an agent in the real environment.
+
+        Args:
+            agent: The agent.
+            processes: Number of processes; each plays the agent's episodes per iteration.
+
+        Raises:
+            UserError: The evaluations do not suffice for one iteration.
+        """
+        episodes = processes * agent.episodes_per_iteration
+        return self.options.iterations(self.limits, self.evaluation_examples, episodes)
 
     @property
     def final_examples(self) -> int:
