@@ -25,12 +25,12 @@ from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
+from gnnrl_lightning.job.finetuning import teacher_of
 from gnnrl_lightning.job.identity import agent_settings, as_json, check_same, settings_of
 from gnnrl_lightning.job.job import undone_if_diverged
 from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.searching import search_in_memory
-from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import LATENCY, summarise

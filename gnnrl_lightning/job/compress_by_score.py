@@ -22,7 +22,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import check_prunable, limits_on
 from gnnrl_lightning.job.deciding import without_auto
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import front_figures
 from gnnrl_lightning.job.searched import best_within
