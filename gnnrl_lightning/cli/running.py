@@ -24,6 +24,7 @@ from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.ending import INVALID, Ending, ending
 from gnnrl_lightning.cli.resuming import OPTION, is_finished, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
+from gnnrl_lightning.cli.subcommands import PROGRAM
 from gnnrl_lightning.cli.trainer import OF_SEARCH, as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
@@ -187,7 +188,7 @@ class RunningCLI(ArgumentsCLI):
         if not self.asked.resumes:
             return ""
         folder = shlex.quote(str(self.folder.path))
-        return f"; resume with: python -m gnnrl_lightning {self.subcommand} {OPTION} {folder}"
+        return f"; resume with: {PROGRAM} {self.subcommand} {OPTION} {folder}"
 
     def _stop_others(self) -> None:
         """Stop the processes that this one has started, without Lightning's observer, which would kill this one too."""
