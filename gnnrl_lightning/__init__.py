@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gnnrl_lightning.job.compress import compress
     from gnnrl_lightning.job.compress_by_score import compress_by_score
     from gnnrl_lightning.job.delivery import Delivered
-    from gnnrl_lightning.job.groups import GroupOptions
+    from gnnrl_lightning.job.group_options import GroupOptions
     from gnnrl_lightning.job.options import Options
     from gnnrl_lightning.job.task import Task
     from gnnrl_lightning.networks.spec import NetworkSpec
@@ -55,7 +55,7 @@ _HOMES = {
     "ComputationGraph": "gnnrl_lightning.graph",
     "Delivered": "gnnrl_lightning.job.delivery",
     "GNNRL": "gnnrl_lightning.rl.learners",
-    "GroupOptions": "gnnrl_lightning.job.groups",
+    "GroupOptions": "gnnrl_lightning.job.group_options",
     "NetworkSpec": "gnnrl_lightning.networks.spec",
     "Options": "gnnrl_lightning.job.options",
     "Plan": "gnnrl_lightning.surgery.plan",

@@ -9,14 +9,10 @@ from contextlib import ExitStack
 
 from gnnrl_lightning.cli.ending import ending, user_place
 from gnnrl_lightning.cli.front import answer
-from gnnrl_lightning.cli.reporting import REPORT, report
-from gnnrl_lightning.cli.sharing import PULL, PUSH, pulled, pushed
+from gnnrl_lightning.cli.plain import PLAIN
 from gnnrl_lightning.cli.streams import lasting_streams
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.quiet import without_others_warnings
-
-PLAIN = {REPORT: report, PUSH: pushed, PULL: pulled}
-"""Subcommands without a configuration -> what answers their arguments."""
 
 STOPPED = (129, 130, 143)
 """Exit codes after signals, which may strike in the user's own code."""

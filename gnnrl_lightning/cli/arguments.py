@@ -27,13 +27,12 @@ from gnnrl_lightning.cli.helping import (
     MULTIPLE_HELP,
     NETWORK_HELP,
     OBJECTIVE_HELP,
-    PROGRAM,
     arrange,
     limit_help,
 )
 from gnnrl_lightning.cli.parser import USUAL_LEARNER, CompressionParser, add_learner
 from gnnrl_lightning.cli.resuming import is_finished, refuse_unfinished, resumed_run, same_wandb_runs
-from gnnrl_lightning.cli.subcommands import CONFIGURED, Subcommand
+from gnnrl_lightning.cli.subcommands import CONFIGURED, PROGRAM, Subcommand
 from gnnrl_lightning.cli.trainer import SubcommandTrainer
 from gnnrl_lightning.cli.values import check_values
 from gnnrl_lightning.cli.wording import refusal
@@ -42,7 +41,7 @@ from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.compare_options import CompareOptions
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -226,13 +225,13 @@ class ArgumentsCLI(LightningCLI):
             raise UserError(
                 "pretrain reads no --artifact: leave it out, or train the pruned network further by finetune"
             )
-        if pruned is not None and weights is not None:
-            raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
         if self.subcommand == "predict":
-            missing = {"checkpoint": weights or pruned, "budgets": self._get(self.config, "budgets")} | {
-                "model.policy_file": self.model_policy_file
+            needed = {
+                "checkpoint": weights or pruned,
+                "budgets": self._get(self.config, "budgets"),
+                "model.policy_file": policies_of(self._get(self.config, "model"), {}),
             }
-            names = [f"--{name}" for name, value in missing.items() if not value]
+            names = [f"--{name}" for name, value in needed.items() if not value]
             if names:
                 raise UserError(f"predict needs {', '.join(names)}: a trained network, a trained policy, and budgets")
         if pruned is None and weights is None and self.asked.restores is not None:
@@ -242,11 +241,6 @@ class ArgumentsCLI(LightningCLI):
     def asked(self) -> Subcommand:
         """The subcommand."""
         return CONFIGURED[str(self.subcommand)]
-
-    @property
-    def model_policy_file(self) -> str | None:
-        """File of a trained policy."""
-        return self._get(self.config, "model")["init_args"].get("policy_file")
 
     @property
     def overwrite(self) -> bool:

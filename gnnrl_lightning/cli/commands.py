@@ -13,7 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from gnnrl_lightning.cli.comparing import agents_of, as_aligned, as_decided, check_resumable, prepare
+from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_resumable, prepare
 from gnnrl_lightning.cli.output_files import check_file, write_json
 from gnnrl_lightning.cli.running import RunningCLI
 from gnnrl_lightning.cost.budget import Budget
@@ -24,17 +24,16 @@ from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.compare_options import CompareOptions
 from gnnrl_lightning.job.comparison import Comparison
 from gnnrl_lightning.job.deciding import decided_training
-from gnnrl_lightning.job.delivery import Delivered, deliver
+from gnnrl_lightning.job.delivery import Delivered
 from gnnrl_lightning.job.finetuning import save_finetuned, worse
-from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_unchanged, deliver_widths, read_widths
+from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
 from gnnrl_lightning.job.prediction import as_json, check_budgets, predict
 from gnnrl_lightning.job.reporting import evidence, write_report
-from gnnrl_lightning.job.searching import begin, train_agent
 from gnnrl_lightning.job.stage_options import StageOptions
-from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
-from gnnrl_lightning.job.trained import Trained, train
+from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
+from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks import save_weights
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
@@ -46,7 +45,7 @@ from gnnrl_lightning.report.metrics import RESULT
 from gnnrl_lightning.report.progress import hidden_steps, shown_steps
 from gnnrl_lightning.report.table import inspection_tables, prediction_table, print_result
 from gnnrl_lightning.rl.state.views import hierarchical_graph, simplified_graph
-from gnnrl_lightning.runs.folder import DENSE, POLICY, PRUNED, RunFolder
+from gnnrl_lightning.runs.folder import DENSE, PRUNED, RunFolder
 from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.train import quiet_trainer
@@ -59,29 +58,28 @@ LOGGED = ("latency_ms",)
 class CompressionCLI(RunningCLI):
     """The command line: a method for each subcommand."""
 
-    _unchanged: Trained | None = None
-    """What earlier stages have left, if it meets the last budget already."""
-
     def _checked(
         self,
         trainers: PhaseTrainers,
         budget: Budget | None = None,
-        first: Callable[[Checked], None] | None = None,
+        fits: Callable[[Checked, bool], None] = lambda checked, measured: None,
     ) -> Checked:
         """Check the job, and write its resolved options back into the configuration.
 
         Args:
             trainers: Creates the trainers of the training phases.
             budget: Upper limits on the costs; None: as configured.
-            first: What is checked before anything is measured.
+            fits: As for `check`.
         """
-        options = as_decided(self.options, self.unfinished)
+        options = self.options
         if self.subcommand == "prune":  # to the widths, at once
             options = replace(options, stages=StageOptions())
-        configured = as_aligned(self._budget(), self.unfinished)
+        asked = budget or self._budget()
+        if self.unfinished is not None:
+            options, asked = as_decided(options, asked, self.unfinished)
         runtime = Runtime(trainers, shown_steps if rank() == 0 else hidden_steps, self._device())
         earlier = self.resumed or self.unfinished
-        checked = check(self.task, budget or configured, options, runtime, earlier, first=first)
+        checked = check(self.task, asked, options, runtime, earlier, fits=fits)
         for section, values in asdict(checked.job.options).items():
             for name, value in values.items():
                 self._get(self.config, section)[name] = value
@@ -100,32 +98,11 @@ class CompressionCLI(RunningCLI):
         device = self.trainer.strategy.root_device
         return device if device.type == "cuda" else torch.device("cpu")
 
-    def before_fit(self) -> None:
-        """Check the input, open the run, train or load the dense network, and score the starting candidates."""
-        checked = self._checked(self.phase_trainer, first=fits_agent(self.model, self.processes))
-        check_agent(checked, self.model, self.processes)
-        folder = self.open_run(self.resumed)
-        last = through_stages(checked, self.model, folder, self.search_stage)
-        trained = train(last, folder)
-        if last.met:
-            self._unchanged = trained
-            return
-        iterations = last.iterations(self.model, self.processes)
-        self._searching = begin(trained, self.model, folder)
-        limit, whole = self._get(self.config_init, "trainer")["max_epochs"], self.model.iterations(iterations)
-        self.trainer.fit_loop.max_epochs = whole if limit is None else min(limit, whole)
-
     def fit(self, **_: Any) -> None:
-        """Search, unless the search was finished before an interruption, or earlier stages have met the budget."""
-        if self._unchanged is None and not from_first(self.folder.weights(POLICY).is_file()):
-            train_agent(self.model, self.trainer, self.latest, self.folder)
-
-    def after_fit(self) -> None:
-        """Prune, fine-tune, test once, save and show the result."""
-        if self._unchanged is not None:
-            self._show(deliver_unchanged(self._unchanged, self.folder), self.folder)
-        else:
-            self._show(deliver(self.searching.finished(), self.folder), self.folder)
+        """Search, prune, fine-tune, test once, save and show the result."""
+        checked = self._checked(self.phase_trainer, fits=fits_agent(self.model, self.processes))
+        folder = self.open_run(self.resumed)
+        self._show(search_and_deliver(checked, self.model, folder, self.search), folder)
 
     def _show(self, delivered: Delivered | None, folder: RunFolder) -> None:
         """Show and log the result in the first process."""
@@ -213,8 +190,7 @@ class CompressionCLI(RunningCLI):
         agents = agents_of(self.config[str(self.subcommand)], options.variants)
         asked = {name: row for name, row in agents.items() if name in {*options.methods, *options.variants}}
         trainers = lambda phase: self.phase_trainer(phase) if phase == DENSE else self._quiet()  # noqa: E731
-        checked = self._checked(trainers, first=lambda checked: prepare(asked, checked, measured=False))
-        prepare(asked, checked)
+        checked = self._checked(trainers, fits=partial(prepare, asked))
 
         def report(row: dict[str, Any]) -> None:
             self.console.print(run_line(row, record(self.task.goal)), soft_wrap=True)

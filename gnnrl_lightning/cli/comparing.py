@@ -9,9 +9,11 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.cli.parser import add_learner
+from gnnrl_lightning.cli.wording import refusal
 from gnnrl_lightning.cost.budget import Budget
-from gnnrl_lightning.errors import UserError, chain, one_line
+from gnnrl_lightning.errors import UserError, chain
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.compare_options import DDPG_METHOD
 from gnnrl_lightning.job.comparison import AgentRow
@@ -56,7 +58,7 @@ def agents_of(sections: Mapping[str, Namespace], variants: Mapping[str, Mapping[
     return rows | {DDPG_METHOD: AgentRow(lambda seed: DDPG(**shared, seed=seed), rows[AGENT].episode)}
 
 
-def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool = True) -> None:
+def prepare(agents: Mapping[str, AgentRow], checked: Checked, measured: bool) -> None:
     """Create the policy of each agent, and call its reward once.
 
     Args:
@@ -84,14 +86,16 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
             f"compare.variants.{name} has {', '.join(unknown)}: expected the agent's sections, {' and '.join(base)}; "
             "all others are the same for all"
         )
-    own = {part: _as_written(changes.get(part) or {}) for part in base}
+    own = {part: _changes(name, changes, part) for part in base}
     merged = {MODEL: _learner(base[MODEL], own[MODEL]), EPISODE: {**base[EPISODE], **own[EPISODE]}}
     try:
         config = parser.parse_object(merged)
         episode: EpisodeOptions = parser.instantiate(config)[EPISODE]  # makes the module, too, which checks itself
     except (ArgumentError, UserError, ValueError) as error:  # jsonargparse wraps those of a learner
         cause = next((each for each in chain(error) if isinstance(each, UserError)), error)
-        raise UserError(f"compare.variants.{name}: {one_line(cause)}") from error
+        keys = [action.dest for action in parser._actions]
+        said = str(cause) if isinstance(cause, UserError) else refusal(str(cause), keys, ())
+        raise UserError(f"compare.variants.{name}: {said}") from error
 
     def make(seed: int) -> GraphLearner:
         agent: GraphLearner = parser.instantiate(config)[MODEL]
@@ -99,6 +103,17 @@ def _agent(parser: ArgumentParser, name: str, base: dict[str, Any], changes: Map
         return agent
 
     return AgentRow(make, episode)
+
+
+def _changes(variant: str, changes: Mapping[str, Any], section: str) -> dict[str, Any]:
+    """Return the changes of a variant to a section; null, of the section or of `init_args`, changes nothing."""
+    found = _as_written({} if changes.get(section) is None else changes[section])
+    arguments = (found.get("init_args") or {}) if isinstance(found, dict) else None
+    if not isinstance(arguments, dict):
+        raise UserError(
+            f"compare.variants.{variant}.{section} is {shown(found)}: expected its keys with their values, see --help"
+        )
+    return {**found, "init_args": arguments} if "init_args" in found else found
 
 
 def _learner(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -137,8 +152,16 @@ def _without_default(path: str) -> set[str]:
 
 
 def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Return the files of trained policies that the agents read."""
-    learners = [model, *(changes.get(MODEL) or {} for changes in variants.values())]
+    """Return the files of trained policies that the agents read.
+
+    Args:
+        model: The configured learner.
+        variants: As for `agents_of`.
+
+    Raises:
+        UserError: A variant has something else than keys for a learner.
+    """
+    learners = [model, *(_changes(name, given, MODEL) for name, given in variants.items())]
     given = [learner.get("init_args", learner).get("policy_file") for learner in learners]
     return [path for path in given if path]
 
@@ -163,18 +186,15 @@ def check_resumable(folder: RunFolder, config: str) -> None:
             )
 
 
-def as_decided(options: Options, folder: RunFolder | None) -> Options:
-    """Replace "auto" options by the values resolved in the earlier comparison.
+def as_decided(options: Options, budget: Budget, folder: RunFolder) -> tuple[Options, Budget]:
+    """Replace what is "auto" by what an earlier comparison, which is resumed, has measured.
 
     Args:
         options: As configured.
-        folder: Folder of the earlier comparison, which is resumed; None: there is none.
+        budget: As configured.
+        folder: Folder of the earlier comparison.
     """
-    return options if folder is None else decided_as(options, read_settings(folder))
-
-
-def as_aligned(budget: Budget, folder: RunFolder | None) -> Budget:
-    """Replace the channel multiple "auto" by the number measured in the earlier comparison, as `as_decided` does."""
-    if folder is None or budget.channel_multiple != AUTO:
-        return budget
-    return budget.aligned(read_settings(folder)["budget"]["channel_multiple"])
+    earlier = read_settings(folder)
+    if budget.channel_multiple == AUTO:
+        budget = budget.aligned(earlier["budget"]["channel_multiple"])
+    return decided_as(options, earlier), budget

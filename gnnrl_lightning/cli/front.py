@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from gnnrl_lightning import __version__
 from gnnrl_lightning.cli.experiments import with_experiments
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.subcommands import PROGRAM, SUBCOMMANDS
 from gnnrl_lightning.errors import UserError, suggestion
 
 DESCRIPTION = "Make a trained network physically smaller, within a budget."
@@ -37,7 +37,7 @@ def answer(arguments: Sequence[str]) -> str | None:
 
 
 def _help() -> str:
-    parser = ArgumentParser("python -m gnnrl_lightning", description=DESCRIPTION)
+    parser = ArgumentParser(PROGRAM, description=DESCRIPTION)
     parser.add_argument("--version", action="store_true", help="Print the version and exit.")
     chosen = parser.add_subparsers(
         title="subcommands",

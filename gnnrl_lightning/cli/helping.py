@@ -6,9 +6,8 @@ from argparse import SUPPRESS, ArgumentParser
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from gnnrl_lightning.cli.subcommands import PROGRAM
 from gnnrl_lightning.cost.metrics import METRICS
-
-PROGRAM = "python -m gnnrl_lightning"
 
 NETWORK_HELP = "Class or function that makes the network; without a dot, one of gnnrl_lightning.networks."
 ARTIFACT_HELP = "Folder of a pruned network to use in place of the network: fit prunes it further."

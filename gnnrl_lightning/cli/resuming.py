@@ -8,7 +8,7 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from gnnrl_lightning.cli.subcommands import SUBCOMMANDS
+from gnnrl_lightning.cli.subcommands import PROGRAM, SUBCOMMANDS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.report.metrics import RESULT, read_rows
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
@@ -62,7 +62,7 @@ def _is_logged(folder: RunFolder) -> bool:
     return not rows or any(value for name, value in rows[-1].items() if name.startswith(RESULT))
 
 
-HEADER = "# python -m gnnrl_lightning "
+HEADER = f"# {PROGRAM} "
 
 
 def with_subcommand(config: str, subcommand: str) -> str:

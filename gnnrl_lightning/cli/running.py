@@ -7,7 +7,7 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 import wandb
 import yaml
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 
@@ -24,6 +24,7 @@ from gnnrl_lightning.cli.arguments import ArgumentsCLI
 from gnnrl_lightning.cli.ending import INVALID, Ending, ending
 from gnnrl_lightning.cli.resuming import OPTION, is_finished, with_subcommand
 from gnnrl_lightning.cli.signals import OwnHandler, forward_signals, stop_signal
+from gnnrl_lightning.cli.subcommands import PROGRAM
 from gnnrl_lightning.cli.trainer import OF_SEARCH, as_given
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
@@ -37,36 +38,17 @@ from gnnrl_lightning.report.phases import PhaseLogger
 from gnnrl_lightning.report.progress import SearchProgress, TrainingProgress
 from gnnrl_lightning.report.table import print_result
 from gnnrl_lightning.rl.environments import AGENT
-from gnnrl_lightning.rl.learners import GNNRL
+from gnnrl_lightning.rl.learners import GraphLearner
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.runs.integrity import read_result
-from gnnrl_lightning.training.checkpoint import LatestCheckpoint
 from gnnrl_lightning.training.train import quiet_trainer
-
-COMPARE = "compare"
-"""The subcommand that is resumed by the name of its run."""
 
 
 class RunningCLI(ArgumentsCLI):
     """The part that all subcommands with a run folder share."""
 
-    _folder: RunFolder | None = None
-
-    _searching: Searching | None = None
-
-    @property
-    def searching(self) -> Searching:
-        """The running search."""
-        if self._searching is None:
-            raise RuntimeError("there is no search yet: searching comes after begin()")
-        return self._searching
-
-    @property
-    def folder(self) -> RunFolder:
-        """The folder of the run."""
-        if self._folder is None:
-            raise RuntimeError("there is no run yet: folder comes after open_run()")
-        return self._folder
+    folder: RunFolder | None = None
+    """The folder of the run, once `open_run` has opened it."""
 
     def before_instantiate_classes(self) -> None:
         """Show the result if the run to resume is finished."""
@@ -84,10 +66,8 @@ class RunningCLI(ArgumentsCLI):
         if self.subcommand == "fit":
             callbacks = settings["callbacks"] or []
             callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-            self.latest = LatestCheckpoint(notes=lambda: self.searching.notes())
-            progress = SearchProgress(lambda: self.searching.status(), self.options.search.evaluations)
-            kwargs["callbacks"] = [*callbacks, progress, OwnHandler(), self.latest]
-            kwargs["enable_checkpointing"] = True  # the latest one, and those of the user's callbacks
+            # Those of the user's callbacks alone: Lightning would add its own.
+            kwargs["enable_checkpointing"] = any(isinstance(each, Checkpoint) for each in callbacks)
         try:
             return super().instantiate_trainer(**kwargs)
         except UserError:
@@ -105,7 +85,7 @@ class RunningCLI(ArgumentsCLI):
         """
         self._join_processes()
         configured, config = self.trainer.loggers, self.resolved_config()
-        folder = self._folder = from_first(self._first_opens(earlier, config) if rank() == 0 else None)
+        folder = self.folder = from_first(self._first_opens(earlier, config) if rank() == 0 else None)
         assert folder is not None
         axes = [WandbAxes(logger) for logger in configured if isinstance(logger, WandbLogger)]
         self.trainer.loggers = [MetricsFile(folder.metrics), *axes, *configured]
@@ -118,8 +98,6 @@ class RunningCLI(ArgumentsCLI):
         if rank() == 0:
             shutil.rmtree(self._requeued, ignore_errors=True)
         self.trainer._default_root_dir = self._requeued  # pyright: ignore[reportAttributeAccessIssue]
-        if self.subcommand == "fit":
-            self.latest.path = folder.checkpoint(AGENT)
         return folder
 
     def _join_processes(self) -> None:
@@ -141,6 +119,7 @@ class RunningCLI(ArgumentsCLI):
 
     @property
     def _requeued(self) -> str:
+        assert self.folder is not None  # loggers and trainers come after `open_run`
         return str(self.folder.checkpoints / "slurm")
 
     def _first_opens(self, earlier: RunFolder | None, config: str) -> RunFolder:
@@ -202,14 +181,14 @@ class RunningCLI(ArgumentsCLI):
             raise SystemExit(end.code) from error
 
     def _resume_hint(self) -> str:
-        if self._folder is None or not self._folder.config.is_file():
+        if self.folder is None or not self.folder.config.is_file():
             return ""
-        if self.subcommand == COMPARE:
-            return f"; resume with the same command and --run.name {shlex.quote(self._folder.path.name)}"
+        if self.subcommand == "compare":
+            return f"; resume with the same command and --run.name {shlex.quote(self.folder.path.name)}"
         if not self.asked.resumes:
             return ""
-        folder = shlex.quote(str(self._folder.path))
-        return f"; resume with: python -m gnnrl_lightning {self.subcommand} {OPTION} {folder}"
+        folder = shlex.quote(str(self.folder.path))
+        return f"; resume with: {PROGRAM} {self.subcommand} {OPTION} {folder}"
 
     def _stop_others(self) -> None:
         """Stop the processes that this one has started, without Lightning's observer, which would kill this one too."""
@@ -235,24 +214,29 @@ class RunningCLI(ArgumentsCLI):
             "default_root_dir": self._requeued,
         }
 
-    def search_stage(self, trained: Trained, agent: GNNRL, folder: RunFolder, name: str) -> Searched:
-        """Search in a stage before the last one, with a trainer and a bar of its own.
+    def search(self, trained: Trained, agent: GraphLearner, folder: RunFolder, name: str) -> Searched:
+        """Search in a stage: in the last one with the configured trainer, before it with one and a bar of its own.
 
         Args:
             trained: The job of the stage.
             agent: The agent of the stage.
             folder: Folder of the stage.
-            name: Name of the stage.
+            name: Name of the stage; that of the last one is empty.
         """
         settings = self._get(self.config_init, "trainer")
         limit, given = settings["max_epochs"], {key: settings[key] for key in OF_SEARCH if key != "max_epochs"}
 
-        def trainer(max_epochs: int, **flags: Any) -> Trainer:
+        def trainer(max_epochs: int, callbacks: Sequence[Callback], **flags: Any) -> Trainer:
             epochs = max_epochs if limit is None else min(limit, max_epochs)
-            return quiet_trainer(**{**flags, **given, **self.phase_settings(name)}, max_epochs=epochs)
+            if name:
+                flags |= {**given, **self.phase_settings(name), "max_epochs": epochs, "callbacks": callbacks}
+                return quiet_trainer(**flags)
+            self.trainer.fit_loop.max_epochs = epochs
+            self.trainer.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+            return self.trainer
 
         def watched(searching: Searching) -> list[Callback]:
-            return [SearchProgress(searching.status, self.options.search.evaluations, name), OwnHandler()]
+            return [SearchProgress(searching.status, self.options.search.evaluations, name or None), OwnHandler()]
 
         return search(trained, agent, folder, trainer, watched)
 

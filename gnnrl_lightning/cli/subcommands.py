@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+PROGRAM = "python -m gnnrl_lightning"
+
 
 @dataclass(frozen=True)
 class Subcommand:

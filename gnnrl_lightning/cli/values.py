@@ -8,13 +8,11 @@ from typing import Any, get_type_hints
 
 from jsonargparse import Namespace
 
+from gnnrl_lightning.checks import LARGEST, LARGEST_SEED
 from gnnrl_lightning.cli.trainer import check_settings
 from gnnrl_lightning.cost.metrics import METRICS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.options import Options
-
-LARGEST = 2**31 - 1
-"""The largest number that counts anything here."""
 
 UNBOUNDED = (*(f"budget.{name}" for name in (*METRICS, "limits")), "seed_everything")
 """Keys of larger numbers, which are checked by themselves."""
@@ -44,8 +42,8 @@ def check_values(config: Any, subcommand: str) -> None:
         if isinstance(value, str) and "\0" in value:
             raise UserError(f"{name} is {value!r}: expected text without null bytes")
     seed = config["seed_everything"]
-    if not isinstance(seed, bool) and not 0 <= seed < 2**32:
-        raise UserError(f"seed_everything is {seed}: expected 0 to {2**32 - 1}")
+    if seed is not True and (seed is False or not 0 <= seed <= LARGEST_SEED):
+        raise UserError(f"seed_everything is {seed}: expected 0 to {LARGEST_SEED}, or true for a random one")
     if config.get("resume") is not None:
         raise UserError(
             "resume is not a key of a configuration: give --resume FOLDER on the command line, without other options"

@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.call import _call_callback_hooks
 
 from gnnrl_lightning.errors import UserError, one_line, with_place
+from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.learners.own import check_trained
 
@@ -42,7 +43,8 @@ def fit_agent(agent: GraphLearner, trainer: Trainer, checkpoint: Path | None = N
     """
     trainer.callbacks.append(_HasOptimizer())  # pyright: ignore[reportAttributeAccessIssue]
     try:
-        trainer.fit(agent, ckpt_path=checkpoint, weights_only=True)
+        with without_others_warnings():
+            trainer.fit(agent, ckpt_path=checkpoint, weights_only=True)
     except (UserError, OSError):
         raise
     except Exception as error:  # Lightning and its callbacks raise many kinds

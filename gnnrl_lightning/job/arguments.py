@@ -14,7 +14,7 @@ from torch import nn
 from gnnrl_lightning.checks import LARGEST, LARGEST_SEED, as_path, as_seed, instance, shown, whole
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import flat

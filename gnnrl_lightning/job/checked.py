@@ -52,7 +52,7 @@ def check(
     runtime: Runtime | None = None,
     folder: RunFolder | None = None,
     origin: Origin | None = None,
-    first: Callable[[Checked], None] | None = None,
+    fits: Callable[[Checked, bool], None] = lambda checked, measured: None,
 ) -> Checked:
     """Validate the input of a job and resolve every "auto" option. Nothing is written.
 
@@ -70,8 +70,8 @@ def check(
         folder: Folder of an interrupted run, whose measurements of latency are used; None: there is none.
         origin: The dense network with which the run began, if the task's artifact is what earlier stages have left of
             it, see `gnnrl_lightning.job.stages`; shares of the budget refer to it.
-        first: Called before anything is measured, with what is known by then of the job, to refuse what does not fit
-            it, see `gnnrl_lightning.job.stages.fits_agent`.
+        fits: `(job, whether its latency is known)`, which refuses what does not fit the job: called before anything is
+            measured, with what is known by then, and with the result, see `gnnrl_lightning.job.stages.fits_agent`.
 
     Raises:
         UserError: The input is invalid.
@@ -106,7 +106,7 @@ def check(
     network.to(runtime.device)
     job = Job(task, graph, unmeasured(near).on(graph, origin and origin.graph), options, runtime, origin=origin)
     if origin is None:
-        _before_measuring(job, network, near, first)
+        _before_measuring(job, network, near, fits)
     timer = runtime.timer or RealTimer(options.latency, runtime.device, task.example(), runtime.shown)
     job, alignment = replace(job, runtime=replace(runtime, timer=timer)), None
     if budget.channel_multiple == AUTO:
@@ -123,7 +123,9 @@ def check(
     options, tuned = decided(job, network)
     job = replace(job, options=options)
     calibration = job.calibration(options.candidate.calibration_count)
-    return Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
+    checked = Checked(job, network, calibration, tuned if alignment is None else (alignment, *tuned))
+    fits(checked, True)
+    return checked
 
 
 def _itself(graph: ComputationGraph, network: nn.Module) -> Teacher:
@@ -131,20 +133,18 @@ def _itself(graph: ComputationGraph, network: nn.Module) -> Teacher:
     return Teacher(network, kept_inputs(graph, graph.plan(network, graph.widths).selection))
 
 
-def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Callable[[Checked], None] | None) -> None:
+def _before_measuring(job: Job, network: nn.Module, budget: Budget, fits: Callable[[Checked, bool], None]) -> None:
     """Refuse what does not depend on measurements.
 
     Args:
         job: What is known of the job.
         network: The dense network.
         budget: The budget, whose multiple of channels may be measured later.
-        first: See `check`.
+        fits: See `check`.
     """
     calibration = job.calibration(job.options.candidate.calibration_count)
     tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
     try_own(job, network, tried)
-    if first is None:
-        return
     coarsest = max(multiples_for(job.graph)) if budget.channel_multiple == AUTO else 1
     for multiple in sorted({1, coarsest}, reverse=True):  # the coarser, the fewer examples for the sensitivity
         try:
@@ -152,7 +152,7 @@ def _before_measuring(job: Job, network: nn.Module, budget: Budget, first: Calla
         except UserError:  # the budget cannot be met with it
             continue
         try:
-            return first(Checked(replace(job, limits=limits), network, calibration))
+            return fits(Checked(replace(job, limits=limits), network, calibration), False)
         except UserError:
             if multiple == 1:
                 raise
@@ -220,19 +220,6 @@ class Checked:
         """Whether the network meets the budget as it is: only what earlier stages have left may."""
         return bool(self.job.limits.met(self.job.graph.widths))
 
-    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
-        """Return the number of iterations of an agent in the real environment.
-
-        Args:
-            agent: The agent.
-            processes: Number of processes; each plays the agent's episodes per iteration.
-
-        Raises:
-            UserError: The evaluations do not suffice for one iteration.
-        """
-        job, episodes = self.job, processes * agent.episodes_per_iteration
-        return job.options.iterations(job.limits, job.evaluation_examples, episodes)
-
     def prepare(self, agent: GraphLearner, episode: EpisodeOptions | None = None) -> None:
         """Create the agent's policy in an environment without scores, and call its reward once.
 
@@ -241,7 +228,8 @@ class Checked:
             episode: Options of its episodes; None: as configured.
 
         Raises:
-            UserError: The policy cannot be made, does not fit, or the reward fails.
+            UserError: The policy cannot be made, does not fit, the reward fails, or the episodes do not fit the other
+                options.
         """
         environments = self.job.environments(episode=episode)
         holdout = self.job.options.scoring.count(len(self.job.task.data.holdout))

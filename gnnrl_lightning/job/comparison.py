@@ -25,12 +25,12 @@ from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
+from gnnrl_lightning.job.finetuning import teacher_of
 from gnnrl_lightning.job.identity import agent_settings, as_json, check_same, settings_of
 from gnnrl_lightning.job.job import undone_if_diverged
 from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.searched import Searched
-from gnnrl_lightning.job.spending import spend
-from gnnrl_lightning.job.teaching import teacher_of
+from gnnrl_lightning.job.searching import search_in_memory
 from gnnrl_lightning.job.trained import Trained, train
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import LATENCY, summarise
@@ -236,7 +236,9 @@ class Comparison:
         episode = None if row is None else row.episode
         problem = trained.problem(trained.journalled(Journal(journal), episode))
         began, seed = time.perf_counter(), seed or 0
-        spend(problem, method if row is None else row.make(seed), job.environments(episode=episode), seed, "method")
+        search_in_memory(
+            problem, method if row is None else row.make(seed), job.environments(episode=episode), seed, "method"
+        )
         seconds = time.perf_counter() - began + (sensitivity_seconds if problem.reads_sensitivity else 0)
         return Searched.of(problem, trained, seconds)
 

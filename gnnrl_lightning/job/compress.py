@@ -19,16 +19,13 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.files import text_of
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
-from gnnrl_lightning.job.delivery import Delivered, deliver
-from gnnrl_lightning.job.given_widths import deliver_unchanged
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.delivery import Delivered
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.identity import agent_settings, as_json, as_text, check_same, settings_of
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
-from gnnrl_lightning.job.searching import search
-from gnnrl_lightning.job.stages import check_agent, fits_agent, through_stages
+from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.options import AUTO, decided_as
 from gnnrl_lightning.report.progress import hidden_steps, quiet_lightning, shown_steps
@@ -97,34 +94,49 @@ def compress(
     agent = GNNRL(seed=seed) if by is None else by
     task = Task(network, as_example_data(data), seed=seed, groups=groups or GroupOptions(), objective=objective)
     runtime = Runtime(shown=shown_steps if progress else hidden_steps, device=as_device(device))
-    options, budget = _as_decided(options, budget, folder)
     earlier = None if folder is None else RunFolder(Path(folder))
-    checked = check(task, budget, options, runtime, earlier, first=fits_agent(agent))
-    check_agent(checked, agent)
+    if earlier is not None:
+        options, budget = _as_decided(options, budget, _settings_in(earlier))
+    checked = check(task, budget, options, runtime, earlier, fits=fits_agent(agent))
     with ExitStack() as stack:
         path = Path(stack.enter_context(TemporaryDirectory()) if folder is None else folder)
         run = RunFolder(path)
         run.path.mkdir(parents=True, exist_ok=True)
         stack.enter_context(locked(run.path))
         _open(run, _settings(checked, agent))
-        last = through_stages(checked, agent, run)
-        trained = train(last, run)
-        delivered = deliver_unchanged(trained, run) if last.met else deliver(search(trained, agent, run), run)
+        delivered = search_and_deliver(checked, agent, run)
         assert delivered is not None  # there is one process
         return delivered if folder is not None else replace(delivered, folder=None)
 
 
-def _as_decided(options: Options, budget: Budget, folder: str | Path | None) -> tuple[Options, Budget]:
-    """Replace what is "auto" by what the interrupted run in the folder has measured, if there is one."""
-    config = None if folder is None else RunFolder(Path(folder)).config
-    if config is None or not config.is_file():
+def _settings_in(run: RunFolder) -> dict[str, Any] | None:
+    """Return the settings of the run in a folder; None: it has none yet.
+
+    Raises:
+        UserError: The folder has something else.
+    """
+    if not run.config.is_file():
+        if run.occupied:
+            raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
+        return None
+    try:
+        found = json.loads(text_of(run.config))
+    except ValueError:  # of the command line
+        found = None
+    if not isinstance(found, dict):
+        raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it")
+    return found
+
+
+def _as_decided(options: Options, budget: Budget, earlier: dict[str, Any] | None) -> tuple[Options, Budget]:
+    """Replace what is "auto" by what an interrupted run with these settings has measured, if there is one."""
+    if earlier is None:
         return options, budget
     try:
-        earlier = json.loads(config.read_text(encoding="utf-8"))
         multiple = int(earlier["budget"]["channel_multiple"])
         decided = decided_as(options, earlier["options"])
     except (ValueError, KeyError, TypeError, AttributeError):
-        return options, budget  # not of such a run, which is refused later
+        return options, budget  # of another kind, which is refused later
     return decided, budget.aligned(multiple) if budget.channel_multiple == AUTO else budget
 
 
@@ -136,14 +148,9 @@ def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
 
 def _open(run: RunFolder, settings: str) -> None:
     """Begin a run with these settings in an empty folder, or check the interrupted one that it has."""
-    if not run.config.is_file() and run.occupied:
-        raise UserError(f"{run.path} is neither empty nor the folder of a run: give a new folder")
-    if run.config.is_file():
-        try:
-            before = json.loads(text_of(run.config))
-        except ValueError:  # of the command line
-            raise UserError(f"{run.path} has a run that is of another kind; give a new folder, or delete it") from None
+    before = _settings_in(run)
+    if before is None:
+        run.write_config(settings)
+    else:
         check_same(run.path, before, json.loads(settings))
         check_files(run)
-    else:
-        run.write_config(settings)

@@ -22,11 +22,11 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import check_prunable, limits_on
 from gnnrl_lightning.job.deciding import without_auto
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.options import DeliveryOptions, Options
 from gnnrl_lightning.job.prediction import front_figures
 from gnnrl_lightning.job.searched import best_within
-from gnnrl_lightning.job.spending import spend
+from gnnrl_lightning.job.searching import search_in_memory
 from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
 from gnnrl_lightning.report.progress import quiet_lightning
@@ -157,7 +157,7 @@ def compress_by_score(
 
     scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
     began = time.perf_counter()
-    front = spend(problem, searcher, environments, seed, "by")
+    front = search_in_memory(problem, searcher, environments, seed, "by")
     best, seconds = best_within(problem), time.perf_counter() - began
 
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,7 @@ class Cut:
     before: nn.Module
     after: Finetuned
 
-    @property
+    @cached_property
     def network(self) -> nn.Module:
         """The network to deliver, a copy on the CPU, in evaluation mode."""
         return copy.deepcopy(self.after.network).cpu().eval()

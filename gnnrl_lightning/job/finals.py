@@ -56,7 +56,7 @@ def _trained(
         torch.tensor([-item.merit[0] for item in candidates], dtype=torch.float64),
     )
     journal = Journal() if saved is None else trained.journal(saved)
-    evaluate = Journalled(trained.finals_evaluator(), journal, trained.job.limits.ratios)
+    evaluate = Journalled(trained.final_evaluator(options.steps), journal, trained.job.limits.ratios)
     losses, played, failed = dict[int, float](), list[Evaluation](), list[int]()
     count = min(options.candidates, len(finals.eligible))
     with trained.job.runtime.shown("finalists", count) as advance:

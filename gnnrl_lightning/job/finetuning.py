@@ -1,4 +1,4 @@
-"""Fine-tuning of pruned networks, and which of them are delivered: those after it, or those before."""
+"""Fine-tuning of pruned networks, their teacher, and which are delivered: those after it, or those before."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.artifacts import artifact
+from gnnrl_lightning.artifacts.recipe import pruned_again
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
 from gnnrl_lightning.job.task import Task
-from gnnrl_lightning.job.teaching import teacher_of
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
+from gnnrl_lightning.surgery.layers import kept_inputs
 from gnnrl_lightning.surgery.masks import zeros_held
 from gnnrl_lightning.surgery.plan import Plan
+from gnnrl_lightning.training.distillation import DISTILLATIONS, Teacher, outputs
 from gnnrl_lightning.trees import Tree, map_tensors
 
 GUESS = "guess"
@@ -158,6 +161,31 @@ def _warn_near_chance(task: Task, starts: Mapping[str, Mapping[str, float]]) -> 
                 "rate as a new network needs",
                 stacklevel=2,
             )
+
+
+def teacher_of(trained: Trained, plan: Plan) -> Teacher:
+    """Return the teacher of a candidate: the dense network of the run, and which of its channels the candidate keeps.
+
+    Args:
+        trained: The job, its network trained.
+        plan: The channels of that network which the candidate keeps.
+    """
+    job = trained.job
+    if DISTILLATIONS.find(job.options.finetuning.distillation) is outputs:  # which compares no layers
+        return Teacher(trained.dense)
+    cuts = [kept_inputs(job.graph, plan.selection)]
+    if job.origin is not None and job.task.artifact is not None:
+        steps = job.task.steps
+        first = [step["fingerprint"] for step in steps].index(job.origin.graph.fingerprint)
+        again = pruned_again(steps[first:], job.origin.network, job.task.example(), Path(job.task.artifact))
+        cuts = [*(kept_inputs(graph, earlier.selection) for graph, earlier, _ in again), *cuts]
+    return Teacher(trained.dense, reduce(_both, cuts))
+
+
+def _both(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what two cuts, one after the other, have kept; a layer that one of them does not cut has kept all."""
+    every = {**first, **second}
+    return {name: first[name][second[name]] if name in first and name in second else every[name] for name in every}
 
 
 def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:

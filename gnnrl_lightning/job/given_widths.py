@@ -21,9 +21,6 @@ from gnnrl_lightning.runs.folder import PRUNED, RunFolder
 GIVEN = "given"
 """Proposer of widths that the user gives."""
 
-EARLIER = "an earlier stage"
-"""Proposer of widths that meet the last budget before its search."""
-
 
 def read_widths(path: str | Path, share: float | None = None) -> Mapping[str, int] | Sequence[int]:
     """Read the widths in a file.
@@ -125,7 +122,9 @@ def budget_of(graph: ComputationGraph, widths: Tensor) -> Budget:
     return Budget(macs=int(graph.cost.macs(widths)), nonzero=nonzero, min_width=int(bool((widths > 0).all())))
 
 
-def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Delivered | None:
+def deliver_widths(
+    trained: Trained, widths: Tensor, folder: RunFolder, by: str = GIVEN, budget: Mapping[str, Any] | None = None
+) -> Delivered | None:
     """Prune the dense network to given widths, repair, score, fine-tune, test once and save, without a search.
 
     The repair is `delivery.repair`, the score is measured before fine-tuning, and 0 epochs skip fine-tuning.
@@ -134,23 +133,14 @@ def deliver_widths(trained: Trained, widths: Tensor, folder: RunFolder) -> Deliv
         trained: The job, its dense network trained.
         widths: Checked widths `(G,)`, see `as_widths`.
         folder: Folder of the run.
+        by: Who proposes them, for the record.
+        budget: The budget that they meet, for the record; None: there was none.
 
     Returns:
         As `gnnrl_lightning.job.delivery.deliver`.
     """
-    return _deliver(trained, widths, folder, {}, GIVEN)
-
-
-def deliver_unchanged(trained: Trained, folder: RunFolder) -> Delivered | None:
-    """Fine-tune, test and save what earlier stages have left, which meets the last budget already: see `deliver`."""
-    budget = trained.job.limits.budget.as_record()
-    return _deliver(trained, trained.job.graph.widths, folder, budget, EARLIER)
-
-
-def _deliver(
-    trained: Trained, widths: Tensor, folder: RunFolder, budget: Mapping[str, Any], by: str
-) -> Delivered | None:
     with trained.job.runtime.shown("scoring", 1) as advance:
-        scored = trained.evaluator(pruner=trained.final_pruner)(widths, by)
+        scored = trained.final_evaluator()(widths, by)
         advance()
-    return finish(trained, {PRUNED: scored}, folder, budget, {"seed": trained.job.task.seed, "found_by": by})
+    search = {"seed": trained.job.task.seed, "found_by": by}
+    return finish(trained, {PRUNED: scored}, folder, budget or {}, search)

@@ -50,11 +50,14 @@ def settings_of(checked: Checked) -> dict[str, Any]:
 
 
 def agent_settings(agent: GraphLearner) -> dict[str, Any]:
-    """Return the class of an agent, and its arguments that are numbers, names and functions."""
+    """Return the class of an agent, what makes its policy, and its arguments that are numbers, names or tuples.
+
+    What it changes while it trains, such as lists and functions, is left out.
+    """
     own = {
         name: value for name, value in vars(agent).items() if name not in OF_ALL_MODULES and not name.startswith("_")
     }
-    plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str))}
+    plain = {name: value for name, value in own.items() if isinstance(value, (int, float, str, tuple))}
     return {"class": type(agent).__qualname__, "make_policy": as_text(agent._make_policy), **plain}
 
 

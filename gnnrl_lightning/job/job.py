@@ -26,6 +26,7 @@ from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.environments import Environments
+from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import DELIVERED, RunFolder
 from gnnrl_lightning.speed.latency import Latency
 from gnnrl_lightning.speed.timer import Timer
@@ -126,6 +127,19 @@ class Job:
         data = self.task.data
         return self.options.evaluation_examples(len(data.holdout), min(data.batch_size, len(data.train)))
 
+    def iterations(self, agent: GraphLearner, processes: int = 1) -> int:
+        """Return the number of iterations of an agent in the real environment.
+
+        Args:
+            agent: The agent.
+            processes: Number of processes; each plays the agent's episodes per iteration.
+
+        Raises:
+            UserError: The evaluations do not suffice for one iteration.
+        """
+        episodes = processes * agent.episodes_per_iteration
+        return self.options.iterations(self.limits, self.evaluation_examples, episodes)
+
     @property
     def final_examples(self) -> int:
         """Training examples on which delivered networks are calibrated."""
@@ -148,9 +162,12 @@ class Job:
         Args:
             limits: Upper limits on the costs of a candidate; None: those of the job.
             episode: Options of the episodes; None: as configured.
+
+        Raises:
+            UserError: The episodes do not fit the other options.
         """
-        episode = episode or self.options.episode
-        return Environments(self.graph, limits or self.limits, episode, self.options.measure(episode), self.task.goal)
+        options = self.options.playing(episode)
+        return Environments(self.graph, limits or self.limits, options.episode, options.measure(), self.task.goal)
 
     def train(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_type_hints
 
 from gnnrl_lightning.artifacts.formats import DEFAULT_FORMATS, find_formats
@@ -105,24 +105,24 @@ class Options:
                 "episode.macs_range and stages.shares exclude each other, for a stage has one budget: leave one out"
             )
 
-    def measure(self, episode: EpisodeOptions | None = None) -> str | None:
-        """Return the measure of the sensitivity that an agent reads; None: it reads none.
+    def playing(self, episode: EpisodeOptions | None) -> Options:
+        """Return the options with others of the agent's episodes; None: the same.
 
-        Args:
-            episode: Options of the agent's episodes; None: as configured.
+        Raises:
+            UserError: These do not fit the other sections.
         """
-        return self.search.sensitivity if (episode or self.episode).sensitivity else None
+        return self if episode is None else replace(self, episode=episode)
 
-    def drop_probability(self, episode: EpisodeOptions | None = None) -> float | None:
+    def measure(self) -> str | None:
+        """Return the measure of the sensitivity that the agent reads; None: it reads none."""
+        return self.search.sensitivity if self.episode.sensitivity else None
+
+    def drop_probability(self) -> float | None:
         """Return the probability of dropping a candidate that is as good as the best one; None: no racing.
 
         Candidates of several budgets cannot be compared and do not race; nor do those from which a surrogate learns.
-
-        Args:
-            episode: Options of the searching agent's episodes; None: as configured.
         """
-        used = episode or self.episode
-        whole = used.macs_range is not None or used.imagines(self.measure(episode))
+        whole = self.episode.macs_range is not None or self.episode.imagines(self.measure())
         return self.scoring.drop_probability if self.scoring.racing and not whole else None
 
     def evaluation_examples(self, holdout: int, batch_size: int) -> int:

@@ -119,7 +119,7 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     instance("trained", trained, Trained, "what train has returned")
     instance("agent", agent, GraphLearner, "an agent, such as GNNRL()")
     check_budgets(budgets)
-    job, found, evaluator = trained.job, list[Prediction](), trained.evaluator(pruner=trained.final_pruner)
+    job, found, evaluator = trained.job, list[Prediction](), trained.final_evaluator()
     for share, limits in [(share, job.limits.with_limits(macs=share)) for share in budgets]:
         item = evaluator(proposal(trained, agent, limits), "policy")
         found.append(Prediction.of(job.graph, limits, share, item))

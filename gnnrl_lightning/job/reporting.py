@@ -54,16 +54,14 @@ def write_comparison(runs: Mapping[RunFolder, str], path: Path) -> Path:
 
     Args:
         runs: Folder -> the subcommand that made the run.
-        path: File to write.
+        path: File to write, in a folder that exists.
 
     Returns:
         The same path.
 
     Raises:
-        UserError: The runs cannot be compared, or the folder of the file does not exist.
+        UserError: The runs cannot be compared.
     """
-    if not path.absolute().parent.is_dir():
-        raise UserError(f"--output {path}: folder {path.parent} does not exist: create it, or give another")
     of_methods = [str(folder.path) for folder, subcommand in runs.items() if subcommand == "compare"]
     if of_methods:
         raise UserError(f"--compare: {', '.join(of_methods)} is a run of compare: give runs of fit or prune")

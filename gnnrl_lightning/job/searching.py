@@ -1,10 +1,10 @@
-"""The third part: a search, with files from which it resumes."""
+"""The third part: a search, with files from which it resumes, or in memory."""
 
 from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,16 +20,15 @@ from gnnrl_lightning.job.arguments import KINDS, check_folder
 from gnnrl_lightning.job.searched import Searched
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import from_first, rank, share, world_size
-from gnnrl_lightning.quiet import without_others_warnings
 from gnnrl_lightning.report.progress import SearchStatus
 from gnnrl_lightning.rl.env.reward import find_reward, reward_of
-from gnnrl_lightning.rl.environments import AGENT
+from gnnrl_lightning.rl.environments import AGENT, Environments
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
 from gnnrl_lightning.search.methods import SearchMethod, run_method
-from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
@@ -138,16 +137,18 @@ def search(
         watched: Returns further callbacks of this trainer, which may read the running search.
 
     Raises:
-        UserError: The evaluations do not suffice, or the method does not support this network.
+        UserError: The evaluations do not suffice, the method is unknown or does not support this network; or see
+            `fit_agent`.
     """
     instance("trained", trained, Trained, "what train has returned")
     instance("by", by, *KINDS["by"])
     check_folder(folder)
+    job = trained.job
     if not isinstance(by, GraphLearner):
-        return search_by_method(trained, by, folder)
-    real = trained.job.options.iterations(
-        trained.job.limits, trained.job.evaluation_examples, by.episodes_per_iteration * world_size()
-    )
+        began, problem = time.perf_counter(), trained.problem(trained.journalled(trained.journal(folder.journal)))
+        run_method(by, problem, job.task.seed, "by")
+        return Searched.of(problem, trained, time.perf_counter() - began)
+    real = job.iterations(by, world_size())
     searching = begin(trained, by, folder)
     policy = folder.weights(POLICY)
     if not from_first(policy.is_file()):
@@ -155,49 +156,51 @@ def search(
         folder.checkpoints.mkdir(exist_ok=True)
         fitting = trainer(
             max_epochs=by.iterations(real),
-            accelerator="gpu" if trained.job.runtime.device.type == "cuda" else "cpu",
+            accelerator="gpu" if job.runtime.device.type == "cuda" else "cpu",
             devices=1,
-            callbacks=[latest, *watched(searching)],
+            callbacks=[*watched(searching), latest],
             enable_checkpointing=True,  # the latest one
             log_every_n_steps=1,
         )
-        with without_others_warnings():
-            train_agent(by, fitting, latest, folder)
+        fit_agent(by, fitting, latest.found)
+        if rank() == 0:
+            with replacing(policy, checksum=True) as partial:
+                by.save_policy(partial)
     return searching.finished()
 
 
-def train_agent(agent: GraphLearner, trainer: Trainer, latest: LatestCheckpoint, folder: RunFolder) -> None:
-    """Train an agent, or resume its training, and save its policy.
+def search_in_memory(
+    problem: SearchProblem, by: GraphLearner | SearchMethod, environments: Environments, seed: int, option: str
+) -> Mapping[float, Evaluation]:
+    """Search without files: all evaluations of a problem are spent at once, and nothing resumes.
+
+    An agent scores the starting candidates first, and then as many whole iterations as the evaluations allow.
 
     Args:
-        agent: The agent.
-        trainer: Its trainer.
-        latest: The checkpoint of its training.
-        folder: Folder of the run.
+        problem: The problem, with all of its evaluations left.
+        by: The agent, or the method.
+        environments: Makes the environments of the agent; not read by methods.
+        seed: Seed of a method; an agent has its own.
+        option: What messages call the method.
+
+    Returns:
+        Share of the dense MACs -> its best candidate, of a search over a range of budgets; else empty.
 
     Raises:
-        UserError: See `fit_agent`.
+        NotApplicable: The evaluations do not suffice, or the method does not support this network.
+        UserError: The method is unknown, or one of the user's own fails.
     """
-    fit_agent(agent, trainer, latest.found)
-    if rank() == 0:
-        with replacing(folder.weights(POLICY), checksum=True) as partial:
-            agent.save_policy(partial)
-
-
-def search_by_method(trained: Trained, method: SearchMethod, folder: RunFolder) -> Searched:
-    """Search with a method other than an agent; evaluations in the folder's journal are not repeated.
-
-    Args:
-        trained: The job with its trained dense network.
-        method: The method, its name or its import path.
-        folder: Folder of the run.
-
-    Raises:
-        UserError: The method is unknown or does not support this network.
-    """
-    began, problem = time.perf_counter(), trained.problem(trained.journalled(trained.journal(folder.journal)))
-    run_method(method, problem, trained.job.task.seed, "by")
-    return Searched.of(problem, trained, time.perf_counter() - began)
+    if not isinstance(by, GraphLearner):
+        run_method(by, problem, seed, option)
+        return {}
+    problem.start(from_sensitivity=environments.measure is not None)
+    left = problem.left - environments.reserved
+    iterations = left // by.episodes_per_iteration
+    if iterations < 1:
+        raise NotApplicable(f"has {left} evaluations left, an iteration needs {by.episodes_per_iteration}")
+    environments.connect(by, problem)
+    fit_agent(by, quiet_trainer(max_epochs=by.iterations(iterations), accelerator="cpu", log_every_n_steps=1))
+    return by.evaluate.score_front() if isinstance(by.evaluate, RangeAcquisition) else {}
 
 
 def _calibrate(trained: Trained, measure: str | None, folder: RunFolder) -> Sensitivity | None:

@@ -1,8 +1,7 @@
 """A deep cut in several stages: search, prune and fine-tune at larger budgets first, each on what the last one left.
 
 ```
-last = through_stages(checked, agent, folder)      # `stages.shares` of the options; one stage: `checked` itself
-delivered = deliver(search(train(last, folder), agent, folder), folder)
+delivered = search_and_deliver(checked, agent, folder)  # `stages.shares` of the options
 ```
 
 Every stage before the last one is a run of its own in a sub-folder of the run, from which it resumes. It delivers an
@@ -14,13 +13,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.choosing import choose, files_of
 from gnnrl_lightning.job.cuts import cut
-from gnnrl_lightning.job.delivery import search_figures, stage_record
+from gnnrl_lightning.job.delivery import Delivered, deliver, search_figures, stage_record
+from gnnrl_lightning.job.given_widths import deliver_widths
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.origin import Origin
 from gnnrl_lightning.job.searched import Searched
@@ -36,8 +35,11 @@ from gnnrl_lightning.search.methods import METHODS, SearchMethod
 FORMATS = ("weights",)
 """Formats of the artifact of a stage: what the next one reads."""
 
+EARLIER = "an earlier stage"
+"""Proposer of widths that meet the last budget before its search."""
+
 Search = Callable[[Trained, Any, RunFolder, str], Searched]
-"""`(trained, agent or method, folder of the stage, name of the stage) -> finished search`."""
+"""`(trained, agent or method, folder of the stage, name of the stage) -> finished search`; the last one has no name."""
 
 
 def search_quietly(trained: Trained, by: GraphLearner | SearchMethod, folder: RunFolder, name: str) -> Searched:
@@ -45,41 +47,54 @@ def search_quietly(trained: Trained, by: GraphLearner | SearchMethod, folder: Ru
     return search(trained, by, folder)
 
 
-def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[[Checked], None]:
-    """Return a check of the agent that can be made before anything is measured, see `check` and `check_agent`.
+def fits_agent(by: GraphLearner | SearchMethod, processes: int = 1) -> Callable[[Checked, bool], None]:
+    """Return what refuses a job that an agent does not fit, for `check`; in stages, each has a copy of the agent.
 
     Args:
-        by: The agent, of which a copy is tried, or a method: the object itself or its name.
-        processes: Number of processes.
-
-    Raises:
-        UserError: The class of the agent does not call the constructor of its base class.
-    """
-    if isinstance(by, GraphLearner):
-        check_made(by)
-    return partial(check_agent, by=by, processes=processes, measured=False)
-
-
-def check_agent(checked: Checked, by: GraphLearner | SearchMethod, processes: int = 1, measured: bool = True) -> None:
-    """Refuse an unknown method, or an agent that does not fit the job; in stages, each has a copy of the agent.
-
-    Args:
-        checked: The checked job.
         by: The agent, or a method: the object itself or its name.
         processes: Number of processes.
-        measured: Whether the latency is known, which the states of a trained policy may have; before, a copy of the
-            agent is tried.
+
+    Returns:
+        `(job, whether its latency is known)`, see `Job.iterations` and `Checked.prepare`. Before the latency is known,
+        which the states of a trained policy may have, a copy of an agent without such a policy is tried.
 
     Raises:
-        UserError: The method is unknown; or see `Checked.iterations` and `Checked.prepare`.
+        UserError: The method is unknown, or the class of the agent does not call the constructor of its base class.
     """
     if not isinstance(by, GraphLearner):
         METHODS.find(by, "by")
-        return
-    checked.iterations(by, processes)
-    if measured or by.policy_file is None:
-        tried = not measured or checked.job.options.stages.shares
-        checked.prepare(copy.deepcopy(by) if tried else by)
+        return lambda checked, measured: None
+    check_made(by)
+
+    def fits(checked: Checked, measured: bool) -> None:
+        checked.job.iterations(by, processes)
+        if measured or by.policy_file is None:
+            tried = not measured or checked.job.options.stages.shares
+            checked.prepare(copy.deepcopy(by) if tried else by)
+
+    return fits
+
+
+def search_and_deliver(
+    checked: Checked, by: GraphLearner | SearchMethod, folder: RunFolder, search: Search = search_quietly
+) -> Delivered | None:
+    """Do what follows `check`: all stages, each trained, searched, pruned and fine-tuned; the last one is delivered.
+
+    Args:
+        checked: The checked job.
+        by: As for `through_stages`.
+        folder: Folder of the run.
+        search: Searches in a stage.
+
+    Returns:
+        As `deliver`.
+    """
+    last = through_stages(checked, by, folder, search)
+    trained = train(last, folder)
+    if last.met:
+        budget = last.job.limits.budget.as_record()
+        return deliver_widths(trained, last.job.graph.widths, folder, EARLIER, budget)
+    return deliver(search(trained, by, folder, ""), folder)
 
 
 def through_stages(

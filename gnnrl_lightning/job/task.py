@@ -23,7 +23,7 @@ from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_kinds
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, check_stored, load_weights, not_finite
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective

@@ -16,6 +16,7 @@ from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.cost.budget import BoundBudget
+from gnnrl_lightning.data import ExampleSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.evaluator import Evaluator
 from gnnrl_lightning.evaluation.history import Journalled
@@ -58,10 +59,16 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
             raise UserError(f"{job.task.path} is not trained: give its checkpoint, or a folder to train it in")
         network = copy.deepcopy(checked.network)
         job.train(DENSE, network, job.options.pretraining, folder)
-    candidate, dtype = job.options.candidate, PRECISIONS[job.options.scoring.precision]
-    made = {"importance": candidate.importance, "repair": candidate.repair, "dtype": dtype}
-    made["objective"] = job.task.goal
-    return Trained(job, network, Pruner(job.graph, network, checked.calibration, **made))
+    pruner = Pruner(
+        job.graph,
+        network,
+        checked.calibration,
+        job.options.candidate.importance,
+        job.options.candidate.repair,
+        dtype=PRECISIONS[job.options.scoring.precision],
+        objective=job.task.goal,
+    )
+    return Trained(job, network, pruner)
 
 
 def agreed(job: Job) -> Job:
@@ -115,11 +122,8 @@ class Trained:
     @property
     def final_pruner(self) -> Pruner:
         """The pruner of the delivered networks, with the repair and calibration examples of `delivery`."""
-        return self._once("final_pruner", self._make_final_pruner)
-
-    def _make_final_pruner(self) -> Pruner:
-        job = self.job
-        return self.pruner.final(job.calibration(job.final_examples), job.options.delivery.repair)
+        job, repair = self.job, self.job.options.delivery.repair
+        return self._once("final_pruner", lambda: self.pruner.final(job.calibration(job.final_examples), repair))
 
     @cached_property
     def fingerprint(self) -> str:
@@ -149,30 +153,35 @@ class Trained:
             found = make_sensitivity(measure, self.pruner, self.job.limits.allowed, advance)
         return found, time.perf_counter() - began
 
-    def evaluator(self, drop_probability: float | None = None, pruner: Pruner | None = None) -> Evaluator:
-        """Return a new evaluator, without results.
+    def evaluator(self, drop_probability: float | None = None) -> Evaluator:
+        """Return a new evaluator of a search's candidates, without results.
 
         Args:
             drop_probability: Probability of dropping a candidate that is as good as the best one; None: none is.
-            pruner: Makes the candidates, which are few and are scored on the whole holdout; None: the pruner of the
-                search.
         """
-        steps, reward = self.job.options.scoring.finetune_steps, self.job.options.episode.reward
+        scoring, reward, held = self.job.options.scoring, self.job.options.episode.reward, self.job.task.data.holdout
         ranked = None if reward is None else find_reward(reward, self.job.task.goal)
-        examples = self.job.options.scoring.count(len(self.job.task.data.holdout)) if pruner is None else None
-        return self._evaluator(pruner or self.pruner, steps, drop_probability, ranked, examples)
+        examples = scoring.count(len(held))
+        if examples < len(held):
+            held = held.subset(random_order(len(held))[:examples])
+        return self._evaluator(self.pruner, held, scoring.finetune_steps, drop_probability, ranked)
 
-    def finals_evaluator(self) -> Evaluator:
-        """Return a new evaluator of finalists: networks as they would be delivered, trained for a few steps."""
-        return self._evaluator(self.final_pruner, self.job.options.finals.steps)
+    def final_evaluator(self, steps: int | None = None) -> Evaluator:
+        """Return a new evaluator of networks as they would be delivered, few ones, on the whole holdout.
+
+        Args:
+            steps: Steps of training before a network is scored; None: as for a search's candidates.
+        """
+        steps = self.job.options.scoring.finetune_steps if steps is None else steps
+        return self._evaluator(self.final_pruner, self.job.task.data.holdout, steps)
 
     def _evaluator(
         self,
         pruner: Pruner,
+        held: ExampleSet,
         steps: int,
         drop_probability: float | None = None,
         reward: Callable[[Evaluation], float] | None = None,
-        examples: int | None = None,
     ) -> Evaluator:
         task, scoring = self.job.task, self.job.options.scoring
         data, finetune = task.data, None
@@ -180,9 +189,6 @@ class Trained:
         if steps > 0:
             made = {"batch_size": data.batch_size, "seed": task.seed, "precision": scoring.precision}
             finetune = ShortFinetune(data.train, data.augment, data.normalize, task.goal, steps, **made)
-        held = data.holdout
-        if examples is not None and examples < len(held):
-            held = held.subset(random_order(len(held))[:examples])
         return Evaluator(
             pruner,
             held,
@@ -208,7 +214,8 @@ class Trained:
             episode: Options of the searching agent's episodes: with a budget for each, candidates do not race; None:
                 as configured.
         """
-        return Journalled(self.evaluator(self.job.options.drop_probability(episode)), journal, self.job.limits.ratios)
+        probability = self.job.options.playing(episode).drop_probability()
+        return Journalled(self.evaluator(probability), journal, self.job.limits.ratios)
 
     def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
         """Return a new search problem with all evaluations left.

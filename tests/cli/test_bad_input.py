@@ -290,7 +290,7 @@ class Reused(CompressionCLI):
         self.parse_arguments(self.parser, ["fit", "--config", "small.yaml", "--run.root", "bad", *arguments])
         self.instantiate_classes()
         checked = check(self.task, self._budget(), self.options)
-        checked.iterations(self.model)
+        checked.job.iterations(self.model)
         checked.prepare(self.model)
 
 

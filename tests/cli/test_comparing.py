@@ -26,7 +26,7 @@ def compared(fitted, workplace):
         "  variants: {three_steps: {model: {episodes_per_iteration: 4, epochs: 2}, episode: {max_steps: 3}},\n"
         "    blind: {model: {make_policy: {class_path: gnnrl_lightning.rl.policies.AblatedAgent, init_args: "
         "{ablation: no_messages, encoder: {class_path: gnnrl_lightning.rl.encoders.GCN}}}}},\n"
-        "    rounds: {episode: {surrogate: true}, model: {episodes_per_iteration: 4}},\n"
+        "    rounds: {episode: {surrogate: true}, model: {init_args: {episodes_per_iteration: 4}}},\n"
         "    deterministic: {model: {class_path: DDPG, init_args: {episodes_per_iteration: 8, proxy_warmup: 1}}}}\n"
     )
     compare("--config", "variants.yaml")
@@ -106,7 +106,10 @@ def test_a_comparison_that_another_process_has_begun_meanwhile_is_left_alone(com
             ["--compare.variants", "{a: {modle: {}}}"],
             r"compare.variants.a has modle: expected the agent's sections, model and episode",
         ),
-        (["--compare.variants", "{a: {model: {clip: 1}}}"], r"compare.variants.a: .*clip"),
+        (
+            ["--compare.variants", "{a: {model: {clip: 1}}}"],
+            r"compare.variants.a: model: gnnrl_lightning.GNNRL has no argument clip",
+        ),
         (["--compare.variants", "{a: {model: {epochs: 0}}}"], r"compare.variants.a: epochs is 0"),
         (["--compare.variants", "{a: {model: {class_path: DDPG, init_args: {clip: 1}}}}"], r"variants.a: .*clip"),
         (["--compare.variants", "{a: {model: {proxy: null}}}"], r"compare.variants.a: .*proxy"),
@@ -115,6 +118,10 @@ def test_a_comparison_that_another_process_has_begun_meanwhile_is_left_alone(com
             r"variants.a has candidate: .*are the same for all",
         ),
         (["--compare.variants", "{a: {episode: {repair: none}}}"], r"compare.variants.a: .*repair"),
+        (
+            ["--compare.variants", "{a: {episode: {surrogate: true}}}", "--search.sensitivity", "null"],
+            "compare: a: episode.surrogate needs a sensitivity: set search.sensitivity",
+        ),
         (["--model.policy_file", "nowhere.safetensors"], r"compare: agent: .*nowhere.safetensors"),
         (
             ["--compare.variants", "{a: {model: {policy_file: nowhere.safetensors}}}"],
@@ -128,6 +135,10 @@ def test_a_comparison_that_another_process_has_begun_meanwhile_is_left_alone(com
             ["--compare.variants", "{a: {model: {make_policy: {class_path: nowhere.Agent, init_args: {}}}}}"],
             r"compare.variants.a: .*nowhere",
         ),
+        (["--compare.variants", "{a: {model: 5}}"], r"compare.variants.a.model is 5: expected its keys with"),
+        (["--compare.variants", "{a: {model: {init_args: 3}}}"], r"compare.variants.a.model is {'init_args': 3}: exp"),
+        (["--compare.variants", "{a: {episode: [x]}}"], r"compare.variants.a.episode is \['x'\]: expected its keys"),
+        (["--compare.variants", "{a: {episode: 0}}"], r"compare.variants.a.episode is 0: expected its keys with"),
         (["--compare.variants", "{random: {}}"], r"compare.variants has 'random': expected a new name"),
     ],
 )

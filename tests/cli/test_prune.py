@@ -74,9 +74,10 @@ def test_a_prediction_is_applied(workplace, fitted):
     assert all(row[name] == first[name] for name in ("top1_search", "macs_ratio", "params_ratio"))
 
 
-def test_a_dense_network_that_has_no_checkpoint_is_trained_first(workplace):
+def test_a_dense_network_that_has_no_checkpoint_is_trained_first_and_the_widths_are_the_budget(workplace):
     (workplace / "own.json").write_text(json.dumps({"conv2": 5, "conv1": 3}))
-    prune("from_nothing", "--widths", "own.json", "--pretraining.epochs", "1", "--finetuning.epochs", "0")
+    given = ["--widths", "own.json", "--pretraining.epochs", "1", "--finetuning.epochs", "0"]
+    prune("from_nothing", *given, "--budget.macs", "null")
     assert (workplace / "runs" / "from_nothing" / "checkpoints" / "dense.safetensors").is_file()
 
 

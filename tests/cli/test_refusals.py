@@ -117,6 +117,10 @@ BAD = {
     "steps in one": (["--trainer.accumulate_grad_batches", "4"], r"accumulate_grad_batches is 4, .* data.batch_size"),
     "rare validation": (["--trainer.check_val_every_n_epoch", "5"], r"check_val_every_n_epoch is 5, .* validated$"),
     "seed": (["--seed_everything", "-1"], r"seed_everything is -1: expected 0 to"),
+    "no seed": (
+        ["--seed_everything", "false"],
+        r"seed_everything is False: expected 0 to \d+, or true for a random one",
+    ),
     "accelerator": (["--trainer.accelerator", "tpu"], r"^error: trainer with accelerator tpu"),
     "policy": (["--model.make_policy.head", "tail"], r"^error: head is 'tail': expected one of node, identity, graph"),
     "root": (["--run.root", "small.yaml/runs"], r"run.root small.yaml/runs cannot be created"),

@@ -61,16 +61,17 @@ def test_a_multiple_that_is_not_known_yet_is_tried_coarse_first(monkeypatch):
     monkeypatch.setattr(checked, "align", lambda *_: pytest.fail("something was measured"))
     seen = []
 
-    def first(known):
+    def fits(known, measured):
+        assert not measured
         seen.append(known.job.limits.budget.channel_multiple)
         raise UserError(f"refused with {seen[-1]}")
 
     budget, task = Budget(macs=0.5, channel_multiple="auto"), Task(TwoHidden(), Digits())
     with pytest.raises(UserError, match=r"^refused with 1$"):
-        check(task, budget, first=first)
+        check(task, budget, fits=fits)
     assert seen == [4, 1]  # 24 and 16 channels: of multiples of 8, there are 3 and 2
     with pytest.raises(pytest.fail.Exception, match="was measured"):
-        check(task, budget, first=lambda known: seen.append(known.job.limits.budget.channel_multiple))
+        check(task, budget, fits=lambda known, _: seen.append(known.job.limits.budget.channel_multiple))
     assert seen == [4, 1, 4]
 
 

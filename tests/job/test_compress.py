@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import sys
 from functools import partial
 
 import pytest
@@ -94,6 +95,15 @@ def test_a_kept_run_is_resumed_and_its_artifact_loads(network, tmp_path, monkeyp
             compress(**arguments)
     with pytest.raises(UserError, match="is neither empty nor the folder of a run"):
         compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
+
+
+def test_a_folder_of_something_else_is_refused_before_anything_is_measured(network, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["gnnrl_lightning.job.compress"], "check", lambda *_, **__: pytest.fail("measured"))
+    folder = RunFolder(tmp_path)
+    for path, message in ((tmp_path / "notes.txt", "is neither empty nor"), (folder.config, "of another kind")):
+        path.write_text("mine: 1\n")
+        with pytest.raises(UserError, match=message):
+            compress(network, Digits(), Budget(macs=0.5), folder=tmp_path, by="random")
 
 
 def test_a_finished_run_may_be_written_in_other_formats(network, tmp_path, monkeypatch):

@@ -117,13 +117,13 @@ def test_candidates_race_unless_each_has_a_budget_of_its_own():
     assert options_of(drop_probability=0.1).drop_probability() == 0.1
     assert options_of(racing=False).drop_probability() is None
     assert options_of(macs_range=(0.3, 0.7)).drop_probability() is None
-    assert options_of().drop_probability(several) is None
-    assert options_of(macs_range=(0.3, 0.7)).drop_probability(EpisodeOptions(surrogate=False)) == 0.2
+    assert options_of().playing(several).drop_probability() is None
+    assert options_of(macs_range=(0.3, 0.7)).playing(EpisodeOptions(surrogate=False)).drop_probability() == 0.2
 
 
 def test_candidates_from_which_a_surrogate_learns_do_not_race():
     assert options_of(surrogate=None).drop_probability() is None
-    assert options_of().drop_probability(EpisodeOptions()) is None
+    assert options_of().playing(EpisodeOptions()).drop_probability() is None
     assert options_of(surrogate=None, sensitivity=None).drop_probability() == 0.2
 
 
@@ -148,7 +148,7 @@ def test_a_surrogate_is_used_where_nothing_speaks_against_it(settings, expected)
 def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
     assert options_of(sensitivity="reconstruction").measure() == "reconstruction"
     assert options_of(sensitivity=None).measure() is None
-    assert options_of().measure(EpisodeOptions(sensitivity=False)) is None
+    assert options_of().playing(EpisodeOptions(sensitivity=False)).measure() is None
     assert options_of(reads_sensitivity=False).measure() is None
 
 

@@ -78,8 +78,8 @@ def test_predictions_are_scored_on_the_whole_search_split(stages_of):
     """Also where one is far behind the one before, and candidates of a search race."""
     stages = stages_of(2, batch_size=20)
     trained, graph = stages[1], stages[1].job.graph
-    for probability, seen in ((trained.job.options.drop_probability(), 40), (None, 287)):
-        evaluator = trained.evaluator(probability, trained.final_pruner)
+    racing = trained.evaluator(trained.job.options.drop_probability())
+    for evaluator, seen in ((racing, 40), (trained.final_evaluator(), 287)):
         found = [evaluator(widths, "policy") for widths in (graph.widths, graph.smallest)]
         assert [item.seen for item in found] == [287, seen]
     for item in predict(trained, agent_for(stages), [0.9, 0.1]):

@@ -92,13 +92,13 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize(("evaluations", "iterations"), [(12, 1), (15, 1), (16, 2), (100, 23)])
 def test_iterations_spend_what_table_and_starting_candidates_leave(task, evaluations, iterations):
-    assert checked_of(task, evaluations=evaluations).iterations(agent_of()) == iterations
+    assert checked_of(task, evaluations=evaluations).job.iterations(agent_of()) == iterations
     assert STARTS == 8 and STARTS + EPISODES * iterations <= evaluations < STARTS + EPISODES * (iterations + 1)
 
 
 def test_too_few_evaluations_are_refused(task):
     with pytest.raises(UserError, match=r"search.evaluations is 11: at least 12 are needed, 8 for the 6 starting"):
-        checked_of(task, evaluations=11).iterations(agent_of())
+        checked_of(task, evaluations=11).job.iterations(agent_of())
 
 
 def proposers(found):
@@ -136,10 +136,10 @@ def test_candidates_are_scored_on_some_of_the_holdout_and_the_few_that_are_left_
     problem = begin(trained, agent_of(), folder).problem
     assert {scored.seen for scored in problem.history} == {50} and len(task.data.holdout) == 287
     assert problem.history[0].examples == 50 + 64 == problem.evaluation_examples
-    first, again, last = trained.evaluator(), trained.evaluator(), trained.finals_evaluator()
+    first, again, last = trained.evaluator(), trained.evaluator(), trained.final_evaluator()
     assert torch.equal(first.holdout.targets, again.holdout.targets)
     assert not torch.equal(first.holdout.targets, task.data.holdout.targets[:50])
-    assert len(last.holdout) == len(trained.evaluator(pruner=trained.final_pruner).holdout) == 287
+    assert len(last.holdout) == 287 and last.pruner is trained.final_pruner
     assert len(trained_of(task, folder, examples=None).evaluator().holdout) == 287
 
 
@@ -162,7 +162,7 @@ def test_no_more_images_are_counted_than_there_are_to_train_on(task, folder):
 @pytest.mark.parametrize("options", [{"sensitivity": None}, {"reads_sensitivity": False}])
 def test_without_a_sensitivity_there_is_nothing_to_read_and_no_proxy(task, folder, options):
     checked, agent = checked_of(task, evaluations=1 + 4 + 2 * EPISODES, **options), agent_of()
-    assert checked.iterations(agent_of()) == 2
+    assert checked.job.iterations(agent_of()) == 2
     found = search(train(checked, folder), agent, folder)
     assert agent.proxy is None and agent.trainer.current_epoch == 2
     assert proposers(found) == [*STARTING] + [AGENT] * 2 * EPISODES
@@ -212,9 +212,9 @@ def test_a_search_over_a_range_of_budgets_names_the_best_candidate_for_each_of_s
 
 def test_a_search_over_a_range_keeps_evaluations_for_its_end(task):
     options = {"macs_range": (0.3, 0.9), "surrogate": None}
-    assert checked_of(task, evaluations=STARTS + 8 + LAST, **options).iterations(agent_of()) == 2
+    assert checked_of(task, evaluations=STARTS + 8 + LAST, **options).job.iterations(agent_of()) == 2
     with pytest.raises(UserError, match=r"at least 20 are needed, 16 for the 6 .* and the 8 last ones, and"):
-        checked_of(task, evaluations=STARTS + EPISODES + LAST - 1, **options).iterations(agent_of())
+        checked_of(task, evaluations=STARTS + EPISODES + LAST - 1, **options).job.iterations(agent_of())
 
 
 def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):

@@ -9,7 +9,7 @@ from gnnrl_lightning.cost.ranges import GroupLimit
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.groups import GroupOptions
+from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.networks.spec import NetworkSpec

@@ -72,6 +72,10 @@ REFUSED = {
     "one alone": (["--compare", "runs/fitted"], "--compare got 1 runs: expected 2 to 6"),
     "output": (["runs/fitted", "--output", "x.html"], "--output x.html needs --compare"),
     "no place": (["--compare", "runs/fitted", "runs/fitted", "--output", "no/x.html"], "folder no does not exist"),
+    "a folder": (
+        ["--compare", "runs/fitted", "runs/fitted", "--output", "runs"],
+        "--output runs is a folder: expected",
+    ),
     "empty": (["runs/empty"], "runs/empty has nothing to report yet"),
     "unfinished comparison": (["runs/comparing"], "runs/comparing has no compare.json"),
     "comparisons": (["--compare", "runs/fitted", "runs/comparing"], "runs/comparing is a run of compare"),
