@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli.arguments import ArgumentsCLI
-from gnnrl_lightning.cli.helping import MEANINGS
+from gnnrl_lightning.cli.helping import MEANINGS, TITLES, TRAINER
 from gnnrl_lightning.cli.parser import PASSED
 from gnnrl_lightning.cli.subcommands import CONFIGURED
 from gnnrl_lightning.rl import learners
@@ -150,7 +150,8 @@ def configuration() -> str:
         text += _class_table(cls, "model", learners, set(PASSED))
     for cls in _classes(data, data.ImageData):
         text += _class_table(cls, "data", data, set())
-    text += ["\n## trainer\n", "Arguments of Lightning's Trainer, in its words.\n", *_table(of_lightning, "trainer.")]
+    of_use = [action for action in of_lightning if action.dest.removeprefix("trainer.") in TRAINER]
+    text += ["\n## trainer\n", f"{TITLES['trainer']}.\n", *_table(of_use, "trainer.")]
     everywhere = {action.dest for action in options("fit")}
     text += ["\n## Options of single subcommands\n"]
     text += [

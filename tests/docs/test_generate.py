@@ -13,6 +13,7 @@ from torch import nn
 
 from gnnrl_lightning import data
 from gnnrl_lightning.cli import main
+from gnnrl_lightning.cli.helping import TRAINER
 from gnnrl_lightning.tracing.walk import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -49,6 +50,7 @@ def test_every_key_has_its_default(generate, capsys):
     config = yaml.safe_load(capsys.readouterr().out)
     config["network"]["class_path"] = None  # those of the page have no default
     digits, usual = config.pop("data")["init_args"], config.pop("model")["init_args"]
+    config["trainer"] = {key: value for key, value in config["trainer"].items() if key in TRAINER}
     for section, keys in {name: keys for name, keys in config.items() if isinstance(keys, dict)}.items():
         told = {key: yaml.safe_load(default) if default is not None else None for key, default in rows[section].items()}
         assert keys.keys() == told.keys(), section
@@ -94,6 +96,7 @@ def test_options_are_told_in_our_words_and_code_is_not_escaped(generate):
     page = generate.configuration()
     assert "Seed of weights, training and search; true: a random seed." in page
     assert "(`layer1.*`)" in page and "instantiation" not in page
+    assert "`gradient_clip_val`" in page and "`fast_dev_run`" not in page  # which is refused
 
 
 def test_api_has_every_module_once(generate):
