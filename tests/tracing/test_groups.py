@@ -152,6 +152,24 @@ def test_unequal_rows_of_a_grouped_convolution_are_divided():
     assert found == [("a", 2, 2), ("c", 2, 2), ("grouped", 3, 2), ("b", 5, 1)]
 
 
+def test_blocks_with_one_output_each_go_as_a_whole():
+    """Two channels of `a` make one of the grouped convolution, which has as many groups fewer."""
+
+    class Halves(Pair):
+        def __init__(self):
+            super().__init__(12, 6)
+            self.grouped = nn.Conv2d(12, 6, 3, padding=1, groups=6)
+
+        def features(self, x):
+            return self.b(self.grouped(self.a(x).sigmoid()).sigmoid())
+
+    network = Halves()
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 4, 4))
+    assert [(group.name, group.width, group.sets) for group in graph.groups] == [("a", 6, 1), ("b", 5, 1)]
+    pruned = graph.plan(network, torch.tensor([4, 5])).apply(network)
+    assert pruned.grouped.groups == 4 and pruned.a.out_channels == 8
+
+
 def test_a_network_without_groups():
     graph = gnnrl_lightning.trace(nn.Linear(3, 2), torch.zeros(1, 3))
     assert graph.groups == () and graph.widths.shape == (0,)
