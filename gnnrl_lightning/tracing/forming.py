@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, Member
 from gnnrl_lightning.tracing.labels import Use
@@ -72,17 +71,17 @@ class _Former:
         self.parted = False
         for freeze in walk.labels.frozen:
             self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
-        self.rows, tagged = walk.labels.settle(self.channel)
-        self.tags = self._tags(tagged)
+        self.rows, self.tagged = walk.labels.settle(self.channel)
+        self.refined: set[int] = set()
 
     def _freeze(self, channels: np.ndarray, operator: str, reason: str, source: str) -> bool:
         fresh = [int(c) for c in np.unique(channels) if int(c) not in self.reasons]
         self.reasons.update(dict.fromkeys(fresh, (operator, reason, source)))
         return bool(fresh)
 
-    def _tags(self, tagged: list[Tensor]) -> dict[int, bytes]:
+    def _tags(self) -> dict[int, bytes]:
         """Return for each channel a key made of the tags of its labels and their counts."""
-        if not tagged:
+        if not (tagged := self.tagged):
             return {}
         numbers = np.repeat(np.arange(len(tagged)), [labels.numel() for labels in tagged])
         channels = self.channel[torch.cat([labels.flatten() for labels in tagged]).numpy()]
@@ -98,18 +97,22 @@ class _Former:
     def _index_sets(self) -> dict[int, int]:
         """Return the index set of each channel that an operator produces, numbered in the order of the labels."""
         numbers: dict[object, int] = {}
-        sets = {}
+        sets, tags = {}, self._tags()
         for channel in sorted(self.made, key=lambda c: self.first[c]):
-            key = (self.tags.get(channel), self.reasons.get(channel))
+            key = (tags.get(channel), self.reasons.get(channel))
             sets[channel] = numbers.setdefault(key, len(numbers))
         return sets
 
     def _ties(self, sets: dict[int, int]) -> tuple[list[tuple[int, int]], bool]:
-        """Return pairs of index sets that must keep equal counts, and whether any channel was frozen in the process."""
+        """Return pairs of index sets that must keep equal counts, and whether others are to be formed first.
+
+        Index sets of rows that lie differently in each are divided, so that all rows have the same ones; channels that
+        cannot be pruned so are frozen.
+        """
         pairs: list[tuple[int, int]] = []
         changed = False
         sizes = Counter(sets.values())
-        for rows in self.rows:
+        for number, rows in enumerate(self.rows):
             labels = rows.labels.numpy()
             free = labels >= 0
             channels = np.where(free, self.channel[labels], -1)
@@ -117,7 +120,14 @@ class _Former:
             patterns = [[sets[int(c)] for c in row] for row in channels] if not rigid else []
             renamed = [_renumber(pattern) for pattern in patterns]
             lengths = [[sizes[index] for index in pattern] for pattern in patterns]
-            if rigid or any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths):
+            unlike = any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths)
+            if unlike and number not in self.refined:
+                columns = np.unique(np.array(patterns), axis=1, return_inverse=True)[1].flatten()
+                self.tagged += [rows.labels[:, columns == column] for column in range(columns.max() + 1)]
+                self.refined.add(number)
+                changed = True
+                continue
+            if rigid or unlike:
                 if rows.parts is not None:
                     rows.parts.together, rows.parts.tried, self.parted = False, True, True
                     continue

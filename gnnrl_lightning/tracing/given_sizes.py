@@ -50,7 +50,7 @@ def note_zeros(walk: Walk, labels: Tensor) -> None:
 
 
 def note_split(
-    walk: Walk, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split"
+    walk: Walk, parts: Sequence[Tensor], sizes: tuple[int, ...], number: int, operator: str = "split", rows: int = 1
 ) -> bool:
     """Record a call that cuts channels into parts; return whether the module may hold their sizes, see `SplitCall`.
 
@@ -60,14 +60,15 @@ def note_split(
         sizes: The sizes that the code gives: one for all parts, or one for each of them; of a slice, its ends.
         number: How many calls of this name the module has made before.
         operator: Name of the call.
+        rows: How many rows of channels, such as heads, are each cut so.
     """
-    whole = sum(part.numel() for part in parts)
+    whole = sum(part.numel() for part in parts) // rows
     near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
     held = [] if walk.caller is None else vars(walk.caller).values()
     found = any(near.intersection(_integers(value)) for value in held if sizes)
     if walk.caller is not None and sizes:
         flat = tuple(part.flatten() for part in parts)
-        walk.splits.append(SplitCall(walk.module, number, sizes, flat, walk.source, operator, found))
+        walk.splits.append(SplitCall(walk.module, number, sizes, flat, walk.source, operator, found, rows))
     return found
 
 

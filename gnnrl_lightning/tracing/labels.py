@@ -158,7 +158,7 @@ class Labels:
         joined: Pairs of labels of one channel.
         frozen: Labels that must be kept.
         rows: Label vectors `(rows, n)` that must keep equal counts.
-        splits: Labels of a channel dimension that a view has split into several.
+        splits: Labels of a channel dimension that a view has split into several, or of parts of its rows.
         cuts: Parts of channel dimensions.
         tagged: Labels that occur together.
     """
@@ -209,6 +209,11 @@ class Labels:
     def part(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
         """Record that an operator takes parts of the channels of given sizes; equal ones are likely to remain equal."""
         self.cut(parts, operator, source, together=len({len(part) for part in parts if part.numel()}) == 1)
+
+    def part_rows(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
+        """Record that an operator takes parts of each row of channels along the last dimension: equal ones are tied."""
+        equal = len({part.shape for part in parts}) == 1
+        self.splits += [Use(part, operator, source) for part in ([torch.stack(list(parts))] if equal else parts)]
 
     def divide(self, parts: Sequence[Tensor], operator: str, source: str) -> None:
         """Record that an operator takes a number of parts of the channels: equal ones are tied."""

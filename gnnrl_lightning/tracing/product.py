@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
@@ -27,6 +28,7 @@ class Product:
 
     Attributes:
         walk: The walk.
+        sources: Their nodes; None for a product of others.
         values: The operands.
         letters: A letter for each dimension of each operand.
         result: The letters of the result.
@@ -39,6 +41,7 @@ class Product:
     """
 
     walk: Walk
+    sources: Sequence[Any]
     values: Sequence[Value]
     letters: Sequence[str]
     result: str
@@ -91,12 +94,10 @@ class Product:
 
     def _share_dimensions(self) -> bool:
         """Whether a view has made one dimension of two with channels, other than those of a weight: of experts."""
-        sources = self.walk.node.args[-2:] if self.walk.node is not None else ()
-        weights = [self.masked and source in self.walk.derived for source in sources]
-        for tables, weight in zip(self.tables, (weights * 2)[:2] or (False, False), strict=True):
+        for tables, source in zip(self.tables, self.sources, strict=True):
             passing = [table for table in tables if not set(support(table)) & self.contracted]
             along = [dim for table in passing for dim in set(support(table)) - self.batch]
-            if len({*along}) < len(along) and not weight:
+            if len({*along}) < len(along) and source not in self.walk.derived:
                 return True
         return False
 
@@ -164,9 +165,8 @@ class Product:
     def _note_reading(self, place: int, joined: Tensor, sides: tuple[Tensor, Tensor]) -> None:
         """Record how a masked network ignores the removed channels: zeros in a weight, or in the first operand."""
         walk = self.walk
-        assert walk.node is not None
         if self.masked:
-            made = [side for node, side in zip(walk.node.args[-2:], sides, strict=True) if node in walk.derived]
+            made = [side for node, side in zip(self.sources, sides, strict=True) if node in walk.derived]
             walk.consumed += made
             if made:
                 return

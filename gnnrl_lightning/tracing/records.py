@@ -142,14 +142,12 @@ class Shared:
     Attributes:
         channels: Labels `(heads, n)` of the channels of the heads.
         common: Labels `(n,)` of what each head meets.
-        whole: Whether whole rows go where the channels are not those of heads of attention.
         operator: Operator in which they meet.
         source: Line of the user's code that calls it.
     """
 
     channels: Tensor
     common: Tensor
-    whole: bool
     operator: str
     source: str
 
@@ -210,6 +208,7 @@ class SplitCall:
         source: Line of the user's code.
         operator: Name of the function: "split", "slice", or "slice_scatter" for a write into a slice.
         held: Whether an attribute of the module has the value of one of the sizes.
+        rows: How many rows of channels, such as heads, are each cut so.
     """
 
     module: str
@@ -219,6 +218,7 @@ class SplitCall:
     source: str
     operator: str = "split"
     held: bool = True
+    rows: int = 1
 
 
 @dataclass(frozen=True)

@@ -34,7 +34,7 @@ def heads_of(walk: Walk, labels: Tensor, dims: Collection[int]) -> tuple[Tensor,
     return found.labels.reshape([labels.shape[dim] if dim in outer else 1 for dim in range(labels.dim())]), found
 
 
-def share_rows(walk: Walk, labels: Tensor, dims: Collection[int], common: Tensor, whole: bool = False) -> None:
+def share_rows(walk: Walk, labels: Tensor, dims: Collection[int], common: Tensor) -> None:
     """Record that all heads along which channels lie meet the same other channels, see `Shared`.
 
     Args:
@@ -42,11 +42,10 @@ def share_rows(walk: Walk, labels: Tensor, dims: Collection[int], common: Tensor
         labels: Label tensor that changes along dimensions of heads and along `dims`.
         dims: Dimensions of the channels of a head.
         common: Label tensor of the others, which broadcasts to `labels`.
-        whole: Whether whole rows go where these are no heads of attention.
     """
     others = common.expand([size if dim in dims else 1 for dim, size in enumerate(labels.shape)])
     channels, (met,) = _rows(labels, dims)[1], _rows(others, dims)[1]
-    walk.shared.append(Shared(channels, met, whole, walk.operator, walk.source))
+    walk.shared.append(Shared(channels, met, walk.operator, walk.source))
 
 
 def note_blocks(walk: Walk, weight: str, inputs: Tensor, outputs: Tensor) -> None:

@@ -285,3 +285,99 @@ class ProjectedKeys(nn.Module):
         q, k, v = (item.transpose(1, 2) for item in (q, k, v))
         mixed = F.scaled_dot_product_attention(query=q, key=k, value=v)
         return self.head((x + self.o(mixed.transpose(1, 2).flatten(2))).mean(1))
+
+
+class PositionSensitive(nn.Module):
+    """Attention in which queries and keys of a head have half as many channels as its values; one layer makes all."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.key_dim, self.head_dim = 3, 2, 4
+        self.qkv, self.norm, self.proj = nn.Conv2d(12, 24, 1), nn.BatchNorm2d(24), nn.Conv2d(12, 12, 1)
+        self.pe = nn.Conv2d(12, 12, 3, padding=1, groups=12)
+
+    def parts(self, qkv, channels):
+        sizes = [self.key_dim, self.key_dim, self.head_dim]
+        return qkv.view(len(qkv), self.heads, self.key_dim * 2 + self.head_dim, -1).split(sizes, 2)
+
+    def forward(self, x):
+        b, c, h, w = x.shape
+        q, k, v = self.parts(self.norm(self.qkv(x)), c)
+        scores = (q.transpose(-2, -1) @ k) * q.shape[2] ** -0.5
+        x = (v @ scores.softmax(-1).transpose(-2, -1)).view(b, c, h, w)
+        return self.proj(x + self.pe(v.reshape(b, c, h, w)))
+
+
+class PositionSensitiveByInput(PositionSensitive):
+    """The code computes the widths from that of the input."""
+
+    def parts(self, qkv, channels):
+        width = channels // self.heads
+        return qkv.view(len(qkv), self.heads, 2 * width, -1).split([width // 2, width // 2, width], 2)
+
+
+@case({"stem": (2, 21), "out": (6, 1)}, IO | {"attend": 3}, ((2, 3, 4, 4),), zoo=WRITTEN)
+class HalfAttended(nn.Module):
+    """The module holds the widths, but gives its output the width of the input: all keep their ratio.
+
+    The other half of the channels has as many: sets of two of them, too.
+    """
+
+    attention = PositionSensitive
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.attend, self.out, self.head = conv(3, 24), self.attention(), conv(24, 6), nn.Linear(6, 10)
+
+    def forward(self, x):
+        a, b = self.stem(x).chunk(2, 1)
+        return self.head(self.out(torch.cat([a, b + self.attend(b)], 1)).mean((2, 3)))
+
+
+@case({"stem": (2, 21), "out": (6, 1)}, IO | {"attend": 3}, ((2, 3, 4, 4),), zoo=WRITTEN)
+class HalfAttendedByInput(HalfAttended):
+    """The code computes the widths of heads from that of the input."""
+
+    attention = PositionSensitiveByInput
+
+
+@case({"stem": (12, 1), "qkv": (3, 1), "out": (6, 1)}, IO, ((2, 3, 4, 4),), zoo=WRITTEN)
+class PositionsOfRowsAndColumns(nn.Module):
+    """Queries meet an embedding of positions, which is the sum of one of rows and one of columns."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.qkv, self.out, self.head = conv(3, 12), conv(12, 36, 1), conv(12, 6), nn.Linear(6, 10)
+        self.heads, self.height, self.width = 3, nn.Parameter(torch.ones(4, 4)), nn.Parameter(torch.ones(4, 4))
+
+    def forward(self, x):
+        x = self.stem(x)
+        q, k, v = (t.unflatten(1, (self.heads, -1)).flatten(3) for t in self.qkv(x).chunk(3, 1))
+        positions = (self.height[:, None] + self.width[None]).flatten(0, 1)
+        scores = torch.einsum("bhdi,bhdj->bhij", q, k) + torch.einsum("bhdi,jd->bhij", q, positions)
+        mixed = torch.einsum("bhij,bhdj->bhdi", scores.softmax(-1), v)
+        return self.head(self.out(mixed.flatten(1, 2).unflatten(2, x.shape[2:])).mean((2, 3)))
+
+
+@case({"stem": (12, 1), "value": (3, 1), "out": (6, 1)}, IO, ((2, 3, 4, 4),), zoo=WRITTEN)
+class SampledHeads(nn.Module):
+    """Deformable attention: every head samples its channels at positions of its own, and goes with the layers of them.
+
+    Each position has two samples.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.width = 3, 4
+        self.stem, self.value, self.out, self.head = conv(3, 12), conv(12, 12, 1), conv(12, 6), nn.Linear(6, 10)
+        self.offsets, self.weights = conv(12, 3 * 2 * 2, 1), conv(12, 3 * 2, 1)
+
+    def forward(self, x):
+        x = self.stem(x)
+        b, _, h, w = x.shape
+        values = self.value(x).view(b * self.heads, self.width, h, w)
+        grid = self.offsets(x).view(b * self.heads, 2, 2, h * w).permute(0, 3, 1, 2).tanh()
+        samples = F.grid_sample(values, grid, align_corners=False)
+        weights = self.weights(x).view(b * self.heads, 1, 2, h * w).softmax(2).transpose(2, 3)
+        mixed = (samples * weights).sum(-1).view(b, self.heads * self.width, h, w)
+        return self.head(self.out(mixed).mean((2, 3)))

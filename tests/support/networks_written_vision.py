@@ -47,11 +47,11 @@ class InvolutionAsWideAsItsInput(Headed):
         return self.b((u * k).sum(3).view(B, C, H, W))
 
 
-@case({"a": (2, 2), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+@case({"a": (3, 2), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
 class ShuffleAttention(Pair):
-    """Groups of channels lie along the examples, each with a group norm of single channels: groups go as a whole.
+    """Groups of channels lie along the examples, whose parameters all groups share: they keep the same channels.
 
-    The shuffle takes halves of the groups, which keep equal counts.
+    Those of the two halves of a group differ, in equal counts.
     """
 
     def __init__(self, channel=24, groups=4):
@@ -78,6 +78,14 @@ class ShuffleAttention(Pair):
         xs = x_1 * xs.sigmoid()
         out = torch.cat([xn, xs], dim=1).reshape(b, -1, h, w)
         return self.b(self.channel_shuffle(out, 2))
+
+
+@case({"a": (6, 2), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class ShuffleAttentionOfTwoGroups(ShuffleAttention):
+    """The shuffle takes as many halves as there are groups."""
+
+    def __init__(self):
+        super().__init__(groups=2)
 
 
 @case({"a": (8, 1), "fc": (4, 1), "filters": (8, 1), "kernels": (2, 1), "b": (5, 1)}, IO | {"taps": 3}, zoo=WRITTEN)

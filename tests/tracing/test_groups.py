@@ -135,8 +135,8 @@ def test_one_module_that_makes_two_groups_has_numbered_names():
     assert [(group.name, group.width) for group in graph.groups] == [("a", 2), ("a#2", 3), ("b", 5)]
 
 
-def test_unequal_rows_of_a_grouped_convolution_freeze():
-    """Two channels of one convolution and six of another do not fill two blocks in the same way."""
+def test_unequal_rows_of_a_grouped_convolution_are_divided():
+    """Two channels of one convolution and six of another do not fill two blocks in the same way, but in halves."""
 
     class Uneven(Pair):
         def __init__(self):
@@ -147,8 +147,27 @@ def test_unequal_rows_of_a_grouped_convolution_freeze():
             return self.b(self.grouped(torch.cat([self.a(x), self.c(x)], 1).sigmoid()).sigmoid())
 
     graph = gnnrl_lightning.trace(Uneven(), torch.zeros(1, 3, 4, 4))
-    assert {group.name for group in graph.frozen} == {"x", "a", "c", "head"}
-    assert [(group.name, group.width, group.sets) for group in graph.groups] == [("grouped", 3, 2), ("b", 5, 1)]
+    assert {group.name for group in graph.frozen} == {"x", "head"}
+    found = [(group.name, group.width, group.sets) for group in graph.groups]
+    assert found == [("a", 2, 2), ("c", 2, 2), ("grouped", 3, 2), ("b", 5, 1)]
+
+
+def test_blocks_with_one_output_each_go_as_a_whole():
+    """Two channels of `a` make one of the grouped convolution, which has as many groups fewer."""
+
+    class Halves(Pair):
+        def __init__(self):
+            super().__init__(12, 6)
+            self.grouped = nn.Conv2d(12, 6, 3, padding=1, groups=6)
+
+        def features(self, x):
+            return self.b(self.grouped(self.a(x).sigmoid()).sigmoid())
+
+    network = Halves()
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 4, 4))
+    assert [(group.name, group.width, group.sets) for group in graph.groups] == [("a", 6, 1), ("b", 5, 1)]
+    pruned = graph.plan(network, torch.tensor([4, 5])).apply(network)
+    assert pruned.grouped.groups == 4 and pruned.a.out_channels == 8
 
 
 def test_a_network_without_groups():

@@ -200,7 +200,7 @@ def merge(walk: Walk, operands: list[Value]) -> tuple[Tensor, ...]:
             if rigid:
                 walk.together(result, rigid)
             for labels in larger:
-                share_rows(walk, labels, dims, result, whole=_reads_parameters(walk))
+                share_rows(walk, labels, dims, result)
             merged.append(result)
     if not merged and aligned and all(_all_zero(found) for _, found in aligned):
         return (torch.full((1,) * ndim, ZERO),)
@@ -233,12 +233,6 @@ def _cross(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
 def _lies_within(dims: tuple[int, ...], others: tuple[int, ...]) -> bool:
     """Whether channels lie along the last of the dimensions of other channels: of each of their rows, the same ones."""
     return {*dims} < {*others} and min(dims) > max({*others} - {*dims})
-
-
-def _reads_parameters(walk: Walk) -> bool:
-    """Whether an operand is a parameter, such as the weight of a norm within heads, which leaves these whole."""
-    assert walk.node is not None
-    return any(node in walk.derived for node in walk.node.all_input_nodes)
 
 
 def _of_several(walk: Walk, found: list[Tensor], dims: tuple[int, ...]) -> Tensor:

@@ -54,7 +54,7 @@ def layer_norm(walk: Walk, x: Value, normalized_shape: Sequence[int], *affine: A
     passed = summarise(walk, others, range(first, len(x.shape)), NORMALISED, number)
     for labels in within:  # each head is normalised on its own
         common = walk.labels.fresh(x.shape[-1])
-        share_rows(walk, labels, (first,), vector(common, len(x.shape), -1), whole=True)
+        share_rows(walk, labels, (first,), vector(common, len(x.shape), -1))
         walk.statistic(number, first, common)
         note_attribute(walk, "normalized_shape", tuple(normalized_shape), common, place=0)
     for labels in passed.labels:

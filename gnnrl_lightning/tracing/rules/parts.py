@@ -112,7 +112,8 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int, sizes
     number = walk.call_number("split") if sizes else 0
     for labels in x.labels:
         parts = list(torch.split(_expand(labels, x, dim), [shape[dim] for shape in shapes], dim))
-        if labels.shape[dim] > 1 and not (support(labels) == (dim,) and note_split(walk, parts, sizes, number)):
+        rows = labels.numel() // labels.shape[dim] if support(labels)[-1:] == (dim,) else 0
+        if labels.shape[dim] > 1 and not (rows and note_split(walk, parts, sizes, number, rows=rows)):
             _part(walk, parts, dim, given=bool(sizes))
         for piece, part in zip(pieces, parts, strict=True):
             piece.append(compact(part))
@@ -122,13 +123,17 @@ def _pieces(walk: Walk, x: Value, shapes: list[tuple[int, ...]], dim: int, sizes
 def _part(walk: Walk, parts: list[Tensor], dim: int, given: bool) -> None:
     """Record parts of the channels, of which the code gives the sizes or only the number.
 
-    Channels that change along other dimensions, too, such as heads, go together along the one that is cut.
+    Channels that change along earlier dimensions, too, such as heads, are parted in each of these rows; along the
+    dimension that is cut they go together if they change along later ones.
     """
-    if any(set(support(part)) - {dim} for part in parts):
+    found = {each for part in parts for each in support(part)}
+    if any(each > dim for each in found):
         walk.together(torch.cat(parts, dim), (dim,))
-    else:
+    elif found == {dim}:
         record = walk.labels.part if given else walk.labels.divide
         record([part.flatten() for part in parts], walk.operator, walk.source)
+    else:
+        walk.labels.part_rows(parts, walk.operator, walk.source)
 
 
 @rule("unbind", kind="shape")

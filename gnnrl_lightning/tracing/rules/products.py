@@ -32,7 +32,7 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
     letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
     result, sources = _letters(len(walk.shape), "mn"), arguments(walk)[-2:]
     values = without_positions(walk, sources, (a, b), letters, result)
-    product = Product(walk, values, letters, result, number)
+    product = Product(walk, sources, values, letters, result, number)
     labels = product.labels()
     product.keep_made()
     produce(walk, sources, values, letters, result)
@@ -126,12 +126,23 @@ def attention(
     if enable_gqa:
         key, value = (_repeated(item, query.shape[-3] // item.shape[-3]) for item in (key, value))
     batch = _letters(ndim - 2, "")
-    scores = Product(walk, (query, key), (f"{batch}md", f"{batch}nd"), f"{batch}mn", number, masked=False)
+    scores = Product(
+        walk, arguments(walk)[:2], (query, key), (f"{batch}md", f"{batch}nd"), f"{batch}mn", number, masked=False
+    )
     shape = (*query.shape[:-1], key.shape[-2])
     laid = Value(shape, scores.labels())
     if mask is not None:
         laid = Value(shape, merge(walk, [laid, mask]))
-    read = Product(walk, (laid, value), (f"{batch}mn", f"{batch}nv"), f"{batch}mv", number, masked=False, noted=None)
+    read = Product(
+        walk,
+        (None, arguments(walk)[2]),
+        (laid, value),
+        (f"{batch}mn", f"{batch}nv"),
+        f"{batch}mv",
+        number,
+        masked=False,
+        noted=None,
+    )
     labels = read.labels()
     if read.reads is not None:  # the softmax is over the keys that are kept
         keys = read.reads.squeeze(-2).transpose(-2, -1)  # as they lie in the keys of all heads

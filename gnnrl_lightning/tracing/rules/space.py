@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from gnnrl_lightning.tracing.labels import ZERO, Value, support, vector
+from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import blocks, over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
@@ -57,9 +58,12 @@ def _spatial(walk: Walk, x: Value, spatial: int) -> Value:
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="pool")
 def grid_sample(walk: Walk, x: Value, grid: Value, *_: Any) -> Value:
-    """Values at the positions of a grid: channels pass, coordinates stay."""
-    walk.freeze(grid, "is the coordinate of a sample")
-    return _spatial(walk, x, len(x.shape) - 2)
+    """Values at the positions of a grid: channels pass, coordinates stay, or go with the heads that have them."""
+    ndim = len(grid.shape)
+    found = blocks(walk, grid, range(1, ndim), "is the coordinate of a sample")
+    passed = Value(walk.shape, _spatial(walk, x, ndim - 2).labels)
+    rows = tuple(vector(labels.flatten(1)[:, 0], ndim, 0) for labels in found.labels)
+    return Value(walk.shape, merge(walk, [passed, Value((x.shape[0], *(1,) * (ndim - 1)), rows)])) if rows else passed
 
 
 @rule("affine_grid_generator", kind="other")

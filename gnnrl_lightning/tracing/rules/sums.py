@@ -59,7 +59,7 @@ def _in_pairs(walk: Walk, operands: list[Operand], right: str, number: int, path
         result = "".join(letter for letter in known if letter in wanted) if others else right
         nodes, letters = [node for node, *_ in pair], [mine for *_, mine in pair]
         values = without_positions(walk, nodes, [value for _, value, _ in pair], letters, result)
-        product = Product(walk, values, letters, result, number, masked=False, noted=every)
+        product = Product(walk, nodes, values, letters, result, number, masked=False, noted=every)
         shape = tuple(sizes.get(letter, 1) for letter in result)
         value = Value(shape, product.labels())
         product.keep_made()

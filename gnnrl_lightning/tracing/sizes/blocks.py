@@ -40,8 +40,8 @@ def settle_blocks(walk: Walk) -> None:
 
 
 def _are_whole(labels: Tensor, channel: np.ndarray) -> bool:
-    """Whether all channels of each block are one, and the blocks are several."""
-    if labels.shape[1] < 2 or bool((labels < 0).any()):
+    """Whether all channels of each block are one, as where it has one, and the blocks are several."""
+    if bool((labels < 0).any()):
         return False
     rows = channel[labels.numpy()]
     return bool((rows == rows[:, :1]).all()) and len(np.unique(rows)) > 1

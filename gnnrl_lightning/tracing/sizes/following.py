@@ -28,30 +28,28 @@ Grown = dict[Call, Sizes]
 """Other sizes of the calls of one module."""
 
 
-Units = Callable[[Tensor], int | None]
-"""Labels -> of how many of their channels there is one more, None: of none."""
+More = Callable[[Tensor], int]
+"""Labels along a dimension -> by how many it is longer."""
 
 
-def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, units: Units) -> dict[str, Grown]:
+def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, more: More) -> dict[str, Grown]:
     """Return the sizes of calls, by module, with one head more, or with one channel more in every head."""
     found: dict[str, Grown] = {}
     for call in calls:
         grown = found.setdefault(call.module, {})
-        sizes = _grow(call, numbers, units) or call.shape
+        sizes = _grow(call, numbers, more)
         before = grown.get(_key(call), call.shape)
         grown[_key(call)] = tuple(map(max, sizes, before))
     return found
 
 
-def _grow(call: SizedCall, numbers: np.ndarray, units: Units) -> Sizes | None:
+def _grow(call: SizedCall, numbers: np.ndarray, more: More) -> Sizes:
     found = shrinking_of(call, numbers)
     if found is None:
-        return None
+        return call.shape
     dim, along, rows = found
-    count = next((count for row in along.reshape(rows, -1) if (count := units(row)) is not None), None)
-    if count is None:
-        return None
-    return tuple(size // count * (count + 1) if d == dim else size for d, size in enumerate(call.shape))
+    longer = next((n for row in along.reshape(rows, -1) if (n := more(row))), 0)
+    return tuple(size + longer if d == dim else size for d, size in enumerate(call.shape))
 
 
 def shrinking_of(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
@@ -123,14 +121,14 @@ class Following:
         """Return a module that gives sizes to its calls, also where none of its attributes is one."""
         return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
 
-    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize, units: Units) -> Found:
+    def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize, more: More) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
 
         Args:
             calls: The calls.
             grown: Their other sizes, by module.
             resize: Other sizes of the modules' inputs.
-            units: Labels that a layer inside a module makes -> of how many channels there is one more, or None.
+            more: Labels that a layer inside a module makes -> how many more of them there are.
 
         Returns:
             The attributes of all modules, and the numbers by which their calls multiply; or, of a module that follows
@@ -147,26 +145,33 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            layers = self._layers(path, units)
-            found = _follow(path, module, mine, sizes, module.choices(replace(resize, layers=layers)))
+            ways = module.choices(replace(resize, layers=self._layers(path, more)))
+            parts = self._parts(path, more) if resize.wider else {}
+            found = _follow(path, module, mine, sizes, ways, parts)
             if found.culprit is not None:
                 return found
             attributes += found.attributes
             factors |= found.factors
         return Found(tuple(attributes), None, factors)
 
-    def _layers(self, path: str, units: Units) -> dict[str, tuple[int, int]]:
+    def _layers(self, path: str, more: More) -> dict[str, tuple[int, int]]:
         """Return the layers inside a module that make more channels, see `Resize.layers`."""
-        found = ((name, dim, labels, units(labels)) for name, dim, labels in layers_in(self.walk, path))
-        return {name: (dim, len(labels) // n * (n + 1)) for name, dim, labels, n in found if n}
+        found = ((name, dim, labels, more(labels)) for name, dim, labels in layers_in(self.walk, path))
+        return {name: (dim, len(labels) + longer) for name, dim, labels, longer in found if longer}
+
+    def _parts(self, path: str, more: More) -> dict[str, int]:
+        """Return the attributes of a module that are sizes of parts of rows of channels, with more in each row."""
+        found = {name: tables[0][0][0] for (module, name, place), tables in self.rows.items()
+                 if module == path and place is None and len(tables[0][0]) > 1}  # fmt: skip
+        return {name: len(row) + longer for name, row in found.items() if (longer := more(row))}
 
     def hold_plain(self) -> None:
         """Find attributes that are sizes of channels without heads, and record them."""
         for path in dict.fromkeys(call.module for call in self.plain):
             calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
             if module is not None:
-                grown = grown_sizes(calls, self.channel, lambda along: len(np.unique(self.channel[free(along)])))
-                found = _attributes(module, calls, grown[path], Resize({}))
+                grown = grown_sizes(calls, self.channel, lambda along: one_more_of(self.channel, along))
+                found = _attributes(module, calls, grown[path], Resize({}), {})
                 self.hold([(path, name, *each) for name, where in found.items() for each in where], self.channel)
 
     def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
@@ -181,6 +186,9 @@ class Following:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
         channel = self.walk.labels.solve() if self.rows else np.empty(0)
         for (path, name, place), found in self.rows.items():
+            found = [item for item in found if _shrinks(channel, *item)]
+            if not found:
+                continue
             tables = [table for table, _ in found]
             self.walk.sizes.append(ModuleSize(path, name, place, tables[0].flatten(), len(tables[0])))
             channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
@@ -188,12 +196,33 @@ class Following:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")
 
 
-def _follow(path: str, module: Module, calls: Sequence[SizedCall], grown: Grown, ways: Sequence[Resize]) -> Found:
-    """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways."""
+def one_more_of(numbers: np.ndarray, along: Tensor) -> int:
+    """Return how many more labels there are with one channel more, given the channel of each label."""
+    return len(along) // max(len(np.unique(numbers[free(along)])), 1)
+
+
+def _shrinks(channel: np.ndarray, table: Tensor, own: np.ndarray | None) -> bool:
+    """Whether channels of every row go, not rows as a whole."""
+    found = shrinking(table, torch.from_numpy(channel if own is None else own)[table])
+    return len(table) == 1 or (found is not None and found[0] == 1)
+
+
+def _follow(
+    path: str,
+    module: Module,
+    calls: Sequence[SizedCall],
+    grown: Grown,
+    ways: Sequence[Resize],
+    parts: Mapping[str, int],
+) -> Found:
+    """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways.
+
+    Those that are known to be sizes of `parts` have other values.
+    """
     culprits: list[SizedCall] = []
     for resize in ways:
-        found = _attributes(module, calls, grown, resize)
-        values = {name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}
+        found = _attributes(module, calls, grown, resize, parts)
+        values = {**parts, **{name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}}
         given = module.sizes(calls, values, grown, resize)
         sizes = {_key(call): given.sizes.get(_key(call), (-1,) * len(call.sizes)) for call in calls}
         culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
@@ -223,7 +252,7 @@ def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
 
 
 def _attributes(
-    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize
+    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize, parts: Mapping[str, int]
 ) -> dict[str, list[tuple[SizedCall, int]]]:
     """Return the attributes of a module that are sizes of calls, with the calls and their dimensions.
 
@@ -236,12 +265,12 @@ def _attributes(
         for dim, size in enumerate(call.sizes)
         if size != -1 and grown[_key(call)][dim] != call.shape[dim]
     ]
-    before = module.sizes(calls, {}, grown, resize).sizes if changing else {}
+    before = module.sizes(calls, parts, grown, resize).sizes if changing else {}
     changing = [(call, dim) for call, dim in changing if before.get(_key(call), call.sizes)[dim] == call.sizes[dim]]
     for name, value in module.integers().items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
         for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
-            given = module.sizes(calls, {name: wanted}, grown, resize).sizes
+            given = module.sizes(calls, {**parts, name: wanted}, grown, resize).sizes
             follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
             if follows:
                 found[name] = follows

@@ -7,8 +7,8 @@ network (see `tracing.sizes.held`), or may follow from the tensors. The first th
 
 1. Whole heads go.
 2. Channels of every head go, the number of heads stays.
-3. Channels of every head go together with the channels of the layer's input, for code that computes the width of a head
-   from the input's: `view(-1, heads, x.shape[-1] // heads)`.
+3. Channels of every head go together with the channels of the layer's input, in the ratio of their widths, for code
+   that computes the width of a head from the input's: `view(-1, heads, x.shape[-1] // heads)`.
 
 Otherwise the channels are frozen, and the reason names the call whose size is a constant.
 """
@@ -28,7 +28,7 @@ from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, Found, Units, free, grown_sizes
+from gnnrl_lightning.tracing.sizes.following import Following, Found, More, free, grown_sizes, one_more_of
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
@@ -84,12 +84,19 @@ class _Part:
     def takes(self, channels: np.ndarray) -> bool:
         return not self.channels.isdisjoint(channels.tolist())
 
-    def width(self, channels: np.ndarray, numbers: np.ndarray) -> int | None:
-        """Return the number of channels of each head among which these are, or None if they are heads themselves."""
+    def more(self, channels: np.ndarray, numbers: np.ndarray, unit: int | None = None) -> int:
+        """Return how many more channels there are if every head has one more of each width, or of each `unit` of it."""
+        longer = 0.0
         for heads in self.heads:
-            if np.isin(channels, numbers[free(heads.channels)]).any():
-                return heads.channels.shape[1]
-        return None
+            mine = np.isin(channels, numbers[free(heads.channels)])
+            longer += np.count_nonzero(mine) / (unit or heads.channels.shape[1])
+            channels = channels[~mine]
+        return round(longer)
+
+    @property
+    def unit(self) -> int:
+        """The largest number of which the widths of all heads are multiples."""
+        return math.gcd(*(heads.channels.shape[1] for heads in self.wide))
 
 
 def _components(walk: Walk, channel: np.ndarray) -> list[_Part]:
@@ -137,10 +144,10 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     replaced = {heads.module for heads in part.heads if is_replaced(walk.network.get_submodule(heads.module))}
 
     def of_heads(along: Tensor) -> int:
-        return len(np.unique(whole[free(along)]))
+        return one_more_of(whole, along)
 
-    def of_width(along: Tensor) -> int | None:
-        return part.width(same[free(along)], same)
+    def of_width(along: Tensor) -> int:
+        return part.more(same[free(along)], same)
 
     culprit: SizedCall | None = None
     shapes = frozenset((len(heads.channels), heads.channels.shape[1]) for heads in part.wide)
@@ -162,29 +169,31 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
     join_all(walk, part.shared)
     grown = grown_sizes(calls, same, of_width)
     found = held.follow(calls, grown, Resize({}, shapes, wider=True), own_width)
-    read = _inputs_of(walk, part)
+    read = _inputs_of(walk, part, held.channel)
     with_input = found.culprit is not None and read is not None and not replaced
     if with_input and read is not None:
-        width = part.wide[0].channels.shape[1]
-        longer, others = {len(read): len(read) // width * (width + 1)}, {*held.channel[free(read)].tolist()}
+        unit, others = part.unit, {*held.channel[free(read)].tolist()}
+        longer = {len(read): len(read) // unit * (unit + 1)}
+        in_ratio = _only(lambda along: part.more(same[free(along)], same, unit), mine, same)
 
-        def of_both(made: Tensor) -> int | None:
+        def of_both(made: Tensor) -> int:
             if {*held.channel[free(made)].tolist()} == others and len(made) == len(read):
-                return width
-            return own_width(made)
+                return len(read) // unit
+            return in_ratio(made)
 
+        grown = grown_sizes(calls, same, in_ratio)
         found = held.follow(calls, grown, Resize(longer, shapes, wider=True), of_both)
     if found.culprit is not None or replaced:
         _freeze(walk, part, culprit or found.culprit)
         return
     _take_width(walk, part, culprit, read if with_input else None)
-    _note_scalings(part, held, found)
+    _note_scalings(part, held, found, part.unit if with_input else None)
     held.hold(found.attributes, same)
 
 
-def _only(units: Units, channels: set[int], numbers: np.ndarray) -> Units:
-    """Return units of labels that are all among some channels, given the channel of each label; None for others."""
-    return lambda made: units(made) if channels.issuperset(numbers[free(made)].tolist()) else None
+def _only(more: More, channels: set[int], numbers: np.ndarray) -> More:
+    """Return how many more labels there are if all are among some channels, given the channel of each label."""
+    return lambda made: more(made) if channels.issuperset(numbers[free(made)].tolist()) else 0
 
 
 def _calls_of(held: Following, channels: set[int], numbers: np.ndarray, replaced: set[str]) -> list[SizedCall]:
@@ -207,7 +216,7 @@ def _take_whole_heads(walk: Walk, part: _Part) -> None:
 def _take_width(walk: Walk, part: _Part, culprit: SizedCall | None, read: Tensor | None) -> None:
     """Let channels of every head go, together with those of the input where `read` has their labels."""
     for heads in part.wide:
-        tables = [heads.channels] if read is None else [read.reshape(heads.channels.shape), heads.channels]
+        tables = [heads.channels] if read is None else [each.reshape(-1, part.unit) for each in (read, heads.channels)]
         walk.labels.tie(torch.cat(tables), heads.operator, heads.source)
     for heads in part.heads:
         _freeze_labels(walk, part, heads, heads.labels, culprit)
@@ -220,10 +229,8 @@ def _maker(walk: Walk, heads: Heads) -> str:
     return next((name for name, made in walk.produced if not mine.isdisjoint(made.tolist())), heads.module)
 
 
-def _note_scalings(part: _Part, held: Following, found: Found) -> None:
+def _note_scalings(part: _Part, held: Following, found: Found, unit: int | None) -> None:
     """Record numbers of the code that depend on the width of a head: with one channel more they are others."""
-    heads = part.wide[0]
-    width = heads.channels.shape[1]
     for item in held.walk.scalings:
         now = found.factors.get(item.module, {}).get((item.operator, item.number), item.value)
         if (
@@ -233,7 +240,9 @@ def _note_scalings(part: _Part, held: Following, found: Found) -> None:
             and now / item.value > 0
             and part.takes(held.channel[free(item.labels)])
         ):
-            power = math.log(now / item.value) / math.log((width + 1) / width)
+            mine = {*item.labels.flatten().tolist()}
+            heads = next((each for each in part.wide if mine & {*each.channels.flatten().tolist()}), part.wide[0])
+            power = math.log(now / item.value) / math.log1p(1 / (unit or heads.channels.shape[1]))
             power = power if item.operator == "mul" else -power
             labels = heads.channels.flatten()
             held.walk.statistics.append(Statistic(item.module, item.operator, item.number, 0, labels, power=power))
@@ -259,19 +268,16 @@ def _freeze_labels(walk: Walk, part: _Part, heads: Heads, labels: Tensor, culpri
     walk.labels.freeze(labels, culprit.operator, culprit.source, reason)
 
 
-def _inputs_of(walk: Walk, part: _Part) -> Tensor | None:
-    """Return the labels of the channels that all layers of these heads read, if they are as many as those of all heads.
-
-    All heads must have the same number of channels.
-    """
-    shapes = {tuple(heads.channels.shape) for heads in part.wide}
-    if len(shapes) != 1:
+def _inputs_of(walk: Walk, part: _Part, channel: np.ndarray) -> Tensor | None:
+    """Return the labels of the channels that all layers of these heads read, if all heads have a share of them."""
+    number = len(part.wide[0].channels)
+    if any(len(heads.channels) != number for heads in part.wide):
         return None
-    (number, width) = shapes.pop()
-    made = {int(label) for heads in part.wide for label in heads.channels.flatten()}
+    made = np.concatenate([channel[free(heads.channels)] for heads in part.wide])
     found = [
         item.reads
         for item in walk.contractions
-        if item.reads is not None and item.writes is not None and not made.isdisjoint(item.writes.flatten().tolist())
+        if item.reads is not None and item.writes is not None and np.isin(channel[free(item.writes)], made).any()
     ]
-    return found[0] if found and all(reads.shape == (number * width,) for reads in found) else None
+    shapes = {tuple(reads.shape) for reads in found}
+    return found[0] if len(shapes) == 1 and found[0].dim() == 1 and len(found[0]) % (number * part.unit) == 0 else None

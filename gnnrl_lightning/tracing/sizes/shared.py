@@ -2,7 +2,7 @@
 
 Of heads of attention, either whole heads go, and the common channels stay, or the same channels of every head, together
 with the common ones: `tracing.sizes.heads` decides. Outside attention, such as for the channels of a view that meet a
-gate or a scale, the operator says which of the two it is.
+gate or a scale, it is the same channels of every row.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STAYS = "is shared by all heads, or rows of other channels, which go as a whole"
 
 
 def settle_outside(walk: Walk) -> None:
-    """Apply what the operators say to the channels that are not those of heads, and keep the others for later."""
+    """Let rows that are no heads keep the same channels, together with the common ones; keep the others for later."""
     if not walk.shared:
         return
     channel = walk.labels.solve()
@@ -30,9 +30,6 @@ def settle_outside(walk: Walk) -> None:
     for item in walk.shared:
         if np.isin(channel[free(item.channels)], mine).any():
             left.append(item)
-        elif item.whole:
-            walk.labels.join(item.channels[:, :1], item.channels[:, 1:], item.operator, item.source)
-            walk.labels.freeze(item.common, item.operator, item.source, "is combined with values that cannot be pruned")
         else:
             join_all(walk, [item])
     walk.shared = left

@@ -3,6 +3,7 @@
 They may be integers that the module holds, on their own or in a list; then each part is pruned on its own, and the
 pruned module holds the new sizes. Parts of which one such integer is the size keep equal counts. One size of all parts
 may be an attribute as well, or follow from one that is the number of all channels, `x.split(self.channels // 2, 1)`.
+Channels may lie in rows, such as heads, of which each is cut: the sizes are those of a row.
 Which attribute it is, a copy of the module with another value shows, see `tracing.sizes.held`. Other parts are of
 sizes that the code fixes, or that follow from this tensor or from another one, see `tracing.sizes.tied_sizes`: equal
 parts keep equal counts, and unequal ones perhaps their ratio, see `labels.Parts`.
@@ -35,10 +36,13 @@ def decide_splits(held: Following) -> None:
             separate = bool(sizes)
             sizes = sizes or _sizes_of_all(module, call)
         for size in sizes:
-            held.rows.setdefault((size.module, size.attribute, size.place), []).append((size.labels[None], None))
+            rows = held.rows.setdefault((size.module, size.attribute, size.place), [])
+            rows.append((size.labels.reshape(call.rows, -1), None))
         if call.operator == "slice_scatter":
             continue  # what is written into has the channels of what is written
-        if separate:
+        if call.rows > 1:
+            walk.labels.part_rows([part.reshape(call.rows, -1) for part in parts], call.operator, call.source)
+        elif separate:
             walk.labels.cut(call.parts, call.operator, call.source)
         else:
             walk.labels.part(parts, call.operator, call.source)
@@ -52,7 +56,7 @@ def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
     found, whole = [], torch.cat(call.parts)
     if call.operator == "split" and len(call.sizes) < 2:
         return []
-    lengths = {len(whole), *map(len, call.parts)}
+    lengths = {len(part) // call.rows for part in (whole, *call.parts)}
     for number in module.numbers():
         if number.value not in lengths:
             continue
@@ -63,9 +67,9 @@ def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
         found += [
             ModuleSize(call.module, number.attribute, number.place, labels)
             for labels, more in zip(call.parts, grown, strict=True)
-            if more == 1 and len(labels) == number.value
+            if more == 1 and len(labels) == number.value * call.rows
         ]
-        if number.value == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
+        if number.value * call.rows == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
             found.append(ModuleSize(call.module, number.attribute, number.place, whole))
     return found
 
@@ -85,7 +89,7 @@ def _sizes_of_all(module: Module, call: SplitCall) -> list[ModuleSize]:
         return []
     size, whole = call.sizes[0], torch.cat(call.parts)
     for name, value in module.integers().items():
-        if value in (size, len(whole)) and _given(module, call, {name: 2 * value}) == (2 * size,):
+        if value in (size, len(whole) // call.rows) and _given(module, call, {name: 2 * value}) == (2 * size,):
             return [ModuleSize(call.module, name, None, call.parts[0] if value == size else whole)]
     return []
 

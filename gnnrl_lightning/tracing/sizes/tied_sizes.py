@@ -43,7 +43,7 @@ def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels
     """
     mine = [number for number, group in enumerate(channels.groups) if group.name in failing]
     following, changed = Following(walk, network, inputs), False
-    for call in (*following.calls, *walk.splits):
+    for call in (*following.calls, *(call for call in walk.splits if call.rows == 1)):
         key = call.module, call.operator, call.number
         labels = torch.cat(call.parts) if isinstance(call, SplitCall) else call.labels
         if key in walk.tied or not np.isin(channels.place[free(labels), 0], mine).any():
