@@ -8,7 +8,7 @@ import pytest
 
 import gnnrl_lightning
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.quiet import OTHERS, without_others_warnings
+from gnnrl_lightning.quiet import OTHERS, one_line_warnings, without_others_warnings
 from gnnrl_lightning.report.progress import quiet_lightning
 
 CHANGES = ("warnings.filterwarnings", "warnings.simplefilter", "warnings.resetwarnings")
@@ -31,6 +31,15 @@ def test_they_are_hidden_within_the_block_only(block):
     assert [*warnings.filters] == before and len(SAID) == len(OTHERS)
     with pytest.raises(FutureWarning):
         warnings.warn(SAID[2], FutureWarning, stacklevel=1)
+
+
+def test_those_of_the_package_are_one_line_without_a_place():
+    usual, places = warnings.formatwarning, (str(PACKAGE / "job" / "cuts.py"), __file__)
+    with one_line_warnings():
+        own, other = (warnings.formatwarning("set more", UserWarning, place, 3) for place in places)
+    assert own == "warning: set more\n"
+    assert other == usual("set more", UserWarning, __file__, 3) and "test_quiet.py" in other
+    assert warnings.formatwarning is usual
 
 
 def test_parts_of_the_package_are_imported_within_it(monkeypatch):

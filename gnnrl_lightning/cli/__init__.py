@@ -12,7 +12,7 @@ from gnnrl_lightning.cli.front import answer
 from gnnrl_lightning.cli.plain import PLAIN
 from gnnrl_lightning.cli.streams import lasting_streams
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.quiet import without_others_warnings
+from gnnrl_lightning.quiet import one_line_warnings, without_others_warnings
 
 STOPPED = (129, 130, 143)
 """Exit codes after signals, which may strike in the user's own code."""
@@ -72,7 +72,7 @@ def _run(args: list[str] | None) -> None:
     if args is None and not {"", os.getcwd()} & {*sys.path}:
         sys.path.insert(0, os.getcwd())  # as `python -m` does: the user's own modules are in the current folder
     keep_kernels()  # before the first convolution
-    with ExitStack() as held, quiet_lightning(), stopped_by_signals(), warnings.catch_warnings():
+    with ExitStack() as held, quiet_lightning(), stopped_by_signals(), one_line_warnings(), warnings.catch_warnings():
         if rank() > 0:  # only the first process reports
             warnings.simplefilter("ignore")
         CompressionCLI(args, held)
