@@ -218,12 +218,7 @@ class Trained:
         return Journalled(self.evaluator(probability), journal, self.job.limits.ratios)
 
     def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
-        """Return a new search problem with all evaluations left.
-
-        Args:
-            evaluate: Scores candidates.
-            sensitivity: Returns the sensitivity; None: as configured.
-        """
+        """Return a new search problem with all evaluations left; without `sensitivity`, the configured one."""
         options, limits = self.job.options, self.job.limits
         configured = None if options.search.sensitivity is None else lambda: self.sensitivity
         return SearchProblem(
