@@ -167,7 +167,7 @@ class Trained:
         return self._evaluator(self.pruner, held, scoring.finetune_steps, drop_probability, ranked)
 
     def final_evaluator(self, steps: int | None = None) -> Evaluator:
-        """Return a new evaluator of networks as they would be delivered, few ones, on the whole holdout.
+        """Return a new evaluator of networks as they would be delivered: few, so that all of the holdout scores each.
 
         Args:
             steps: Steps of training before a network is scored; None: as for a search's candidates.
