@@ -29,7 +29,7 @@ from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
-from gnnrl_lightning.job.prediction import as_json, check_budgets, predict
+from gnnrl_lightning.job.prediction import check_budgets, predict, record_of
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
@@ -216,7 +216,7 @@ class CompressionCLI(RunningCLI):
         checked = check(self.task, self._budget(macs=min(budgets)), options, Runtime(device=self._device()))
         checked.prepare(self.model)
         trained = train(checked)
-        found = as_json(trained, predict(trained, self.model, budgets))
+        found = record_of(trained, predict(trained, self.model, budgets))
         self.console.print(prediction_table(found))
         if json is not None:
             write_json(json, found)

@@ -167,11 +167,7 @@ def policies_of(model: Namespace, variants: Mapping[str, Mapping[str, Any]]) -> 
 
 
 def check_resumable(folder: RunFolder, config: str) -> None:
-    """Refuse to resume a comparison with other settings.
-
-    Args:
-        folder: Folder of the earlier comparison.
-        config: The current configuration, YAML.
+    """Refuse to resume the comparison in a folder with another configuration, given as YAML.
 
     Raises:
         UserError: A setting differs that affects the finished runs.
@@ -187,13 +183,7 @@ def check_resumable(folder: RunFolder, config: str) -> None:
 
 
 def as_decided(options: Options, budget: Budget, folder: RunFolder) -> tuple[Options, Budget]:
-    """Replace what is "auto" by what an earlier comparison, which is resumed, has measured.
-
-    Args:
-        options: As configured.
-        budget: As configured.
-        folder: Folder of the earlier comparison.
-    """
+    """Replace what is "auto" by what the comparison in a folder, which is resumed, has measured."""
     earlier = read_settings(folder)
     if budget.channel_multiple == AUTO:
         budget = budget.aligned(earlier["budget"]["channel_multiple"])

@@ -72,11 +72,7 @@ TITLES = {
 
 
 def limit_help(name: str) -> str:
-    """Return the help of a budget's limit.
-
-    Args:
-        name: Name of the metric.
-    """
+    """Return the help of a budget's limit on a metric of `METRICS`."""
     metric = METRICS[name]
     absolute = f'with its unit ("3 {metric.unit}")' if metric.measured else "above 1 (also 60M)"
     return (
@@ -85,13 +81,7 @@ def limit_help(name: str) -> str:
 
 
 def arrange(parser: ArgumentParser, subcommand: str, own: list[str]) -> None:
-    """Shorten the usage of a subcommand, and show its own options first.
-
-    Args:
-        parser: The parser of the subcommand, with all of its options.
-        subcommand: Name of the subcommand.
-        own: The options that only it has.
-    """
+    """Shorten the usage of a subcommand, and show the options first that only it has (`own`)."""
     options = " ".join(f"[--{name} {name.upper()}]" for name in own)
     parser.usage = f"{PROGRAM} {subcommand} [--config FILE ...] [--KEY VALUE ...] {options}".rstrip()
     groups = parser._action_groups
@@ -105,12 +95,9 @@ def arrange(parser: ArgumentParser, subcommand: str, own: list[str]) -> None:
 
 @contextmanager
 def explained(parser: ArgumentParser) -> Iterator[None]:
-    """Give the options of a parser their meaning within this block.
+    """Give the options of a subcommand's parser their meaning within this block.
 
     Only there: jsonargparse leaves options without help out of the configurations that it writes.
-
-    Args:
-        parser: The parser of a subcommand.
     """
     before = [(action, action.help) for action in parser._actions]
     for action, _ in before:

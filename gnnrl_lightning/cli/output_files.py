@@ -29,11 +29,6 @@ def check_file(option: str, path: str | None) -> None:
 
 
 def write_json(path: str, contents: Any) -> None:
-    """Write a file of JSON.
-
-    Args:
-        path: The file.
-        contents: What it has.
-    """
+    """Write JSON to a file."""
     with os_errors(Path(path)):
         Path(path).write_text(json.dumps(contents, indent=2) + "\n", encoding="utf-8")

@@ -58,12 +58,7 @@ class CompressionParser(LightningArgumentParser):
 
 
 def add_learner(parser: ArgumentParser, name: str) -> None:
-    """Add a learner: `class_path` and `init_args` of a subclass of GraphLearner.
-
-    Args:
-        parser: The parser.
-        name: Key of the learner.
-    """
+    """Add a learner under a key: `class_path` and `init_args` of a subclass of GraphLearner."""
     # Users' classes need no type hints.
     parser.add_subclass_arguments(
         GraphLearner, name, skip=set(PASSED), fail_untyped=False, required=True, help=LEARNER_HELP

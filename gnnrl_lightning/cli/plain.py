@@ -26,11 +26,7 @@ class PlainParser(ArgumentParser):
         self._subcommand = subcommand
 
     def parse_args(self, arguments: Sequence[str]) -> Namespace:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Parse arguments, none of which may have a null byte.
-
-        Args:
-            arguments: The command line after the subcommand.
-        """
+        """Parse arguments, none of which may have a null byte."""
         for given in arguments:
             if "\0" in given:
                 self.error(f"{given!r} is given: expected text without null bytes")
@@ -43,9 +39,6 @@ class PlainParser(ArgumentParser):
 
 def report(arguments: Sequence[str]) -> str:
     """Write the reports of runs again, or one that compares runs.
-
-    Args:
-        arguments: The command line after the subcommand.
 
     Returns:
         What to print: the paths of the pages.
@@ -81,9 +74,6 @@ def report(arguments: Sequence[str]) -> str:
 def push(arguments: Sequence[str]) -> str:
     """Send the pruned network of a run.
 
-    Args:
-        arguments: The command line after the subcommand.
-
     Returns:
         What to print: the address of the repository.
 
@@ -102,9 +92,6 @@ def push(arguments: Sequence[str]) -> str:
 
 def pull(arguments: Sequence[str]) -> str:
     """Fetch a pruned network.
-
-    Args:
-        arguments: The command line after the subcommand.
 
     Returns:
         What to print: the folder.

@@ -94,10 +94,6 @@ def same_wandb_runs(trainer: Namespace, ids: Sequence[str]) -> None:
 def refuse_unfinished(folder: RunFolder, subcommand: str) -> None:
     """Refuse to begin a run in the folder of an interrupted one, and say how that one is resumed.
 
-    Args:
-        folder: Folder of the new run.
-        subcommand: Its subcommand.
-
     Raises:
         UserError: The folder has an interrupted run of the same subcommand.
     """

@@ -215,14 +215,7 @@ class RunningCLI(ArgumentsCLI):
         }
 
     def search(self, trained: Trained, agent: GraphLearner, folder: RunFolder, name: str) -> Searched:
-        """Search in a stage: in the last one with the configured trainer, before it with one and a bar of its own.
-
-        Args:
-            trained: The job of the stage.
-            agent: The agent of the stage.
-            folder: Folder of the stage.
-            name: Name of the stage; that of the last one is empty.
-        """
+        """Search in a stage: in the last one, which has no name, with the configured trainer, else with another."""
         settings = self._get(self.config_init, "trainer")
         limit, given = settings["max_epochs"], {key: settings[key] for key in OF_SEARCH if key != "max_epochs"}
 

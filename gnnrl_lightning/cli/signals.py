@@ -38,9 +38,6 @@ def stop_signal(error: BaseException | None) -> int | None:
 
     The workers of a data loader end at the same signal, which PyTorch reports as a worker error in the process that
     waits for them.
-
-    Args:
-        error: The exception that ended the program's work.
     """
     for each in chain(error):
         if isinstance(each, Stopped):

@@ -87,11 +87,7 @@ def check_settings(config: Namespace, subcommand: str) -> None:
 
 
 def as_given(trainer: Namespace) -> str:
-    """Return the settings that are neither null nor auto as text, for messages.
-
-    Args:
-        trainer: The configuration of `trainer`.
-    """
+    """Return the settings of a trainer that are neither null nor auto as text, for messages."""
     given = [f"{name} {trainer[name]}" for name in GIVEN if trainer[name] not in (None, "auto")]
     return ", ".join(given)
 

@@ -134,14 +134,7 @@ def _itself(graph: ComputationGraph, network: nn.Module) -> Teacher:
 
 
 def _before_measuring(job: Job, network: nn.Module, budget: Budget, fits: Callable[[Checked, bool], None]) -> None:
-    """Refuse what does not depend on measurements.
-
-    Args:
-        job: What is known of the job.
-        network: The dense network.
-        budget: The budget, whose multiple of channels may be measured later.
-        fits: See `check`.
-    """
+    """Refuse what does not depend on measurements, of which the multiple of channels may be one."""
     calibration = job.calibration(job.options.candidate.calibration_count)
     tried = Calibration(take(calibration, slice(TRIED)), None, job.task.goal)
     try_own(job, network, tried)
@@ -161,9 +154,7 @@ def _before_measuring(job: Job, network: nn.Module, budget: Budget, fits: Callab
 def unmeasured(budget: Budget, channel_multiple: int = 1) -> Budget:
     """Return what is known of a budget before anything is measured: the limits on all other metrics.
 
-    Args:
-        budget: Upper limits on the costs of the pruned network.
-        channel_multiple: Multiple of the widths if it is to be measured.
+    A multiple of channels that is to be measured is replaced by the given one.
     """
     multiple = channel_multiple if budget.channel_multiple == AUTO else budget.channel_multiple
     limits = {key: limit for key, limit in budget.limits.items() if not METRICS.find(key).measured}
@@ -171,24 +162,13 @@ def unmeasured(budget: Budget, channel_multiple: int = 1) -> Budget:
 
 
 def check_prunable(graph: ComputationGraph, name: str) -> None:
-    """Refuse a network that has no prunable channels.
-
-    Args:
-        graph: The traced network.
-        name: Name of the network, for the message.
-    """
+    """Refuse a network that has no prunable channels; `name` is its name in the message."""
     if not graph.groups:
         raise UserError(f"{name} has no channels that can be pruned: see the reasons in inspect, or in `graph.frozen`")
 
 
 def limits_on(graph: ComputationGraph, budget: Budget, name: str, origin: Origin | None = None) -> BoundBudget:
-    """Bind a budget to a network.
-
-    Args:
-        graph: The traced network.
-        budget: Upper limits on the costs of the pruned network.
-        name: Name of the network, for messages.
-        origin: The dense network, if earlier stages have pruned it; then the network may meet the budget already.
+    """Bind a budget to a network; what earlier stages have left of `origin` may meet it already.
 
     Raises:
         UserError: The network meets the budget already, or cannot meet it.

@@ -83,10 +83,6 @@ def _is_share(given: Any) -> bool:
 def in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[float | str, BoundBudget]:
     """Return the label of one of `CompareOptions.budgets`, and the budget in place of the configured one.
 
-    Args:
-        limits: The configured budget.
-        given: The other one.
-
     Raises:
         UserError: It is no budget, or cannot be reached.
     """

@@ -26,7 +26,7 @@ from gnnrl_lightning.job.checked import Checked
 from gnnrl_lightning.job.choosing import choose
 from gnnrl_lightning.job.compare_options import DDPG_METHOD, HALVES, CompareOptions, in_place
 from gnnrl_lightning.job.finetuning import teacher_of
-from gnnrl_lightning.job.identity import agent_settings, as_json, check_same, settings_of
+from gnnrl_lightning.job.identity import agent_settings, check_same, settings_of, settings_text
 from gnnrl_lightning.job.job import undone_if_diverged
 from gnnrl_lightning.job.saved import write_json
 from gnnrl_lightning.job.searched import Searched
@@ -168,7 +168,7 @@ class Comparison:
             name: agent_settings(row.make(0)) | {"episode": asdict(row.episode)} for name, row in self.agents.items()
         }
         rules = {"finetune": self.options.finetune, "test_half": self.options.test_half}
-        now = json.loads(as_json(settings_of(self.checked) | rules | {"budget": budgets, "agents": agents}))
+        now = json.loads(settings_text(settings_of(self.checked) | rules | {"budget": budgets, "agents": agents}))
         if path.is_file():
             before = read_figures(path, "its runs are taken for those of this comparison")
             for part in ("budget", "agents"):

@@ -21,7 +21,7 @@ from gnnrl_lightning.job.arguments import as_device, check_kinds
 from gnnrl_lightning.job.checked import Checked, check
 from gnnrl_lightning.job.delivery import Delivered
 from gnnrl_lightning.job.group_options import GroupOptions
-from gnnrl_lightning.job.identity import agent_settings, as_json, as_text, check_same, settings_of
+from gnnrl_lightning.job.identity import agent_settings, as_text, check_same, settings_of, settings_text
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.options import Options
 from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
@@ -143,7 +143,7 @@ def _as_decided(options: Options, budget: Budget, earlier: dict[str, Any] | None
 def _settings(checked: Checked, by: GraphLearner | SearchMethod) -> str:
     """Return the settings on which the result depends, as JSON."""
     searcher = agent_settings(by) if isinstance(by, GraphLearner) else by if isinstance(by, str) else as_text(by)
-    return as_json(settings_of(checked) | {"by": searcher})
+    return settings_text(settings_of(checked) | {"by": searcher})
 
 
 def _open(run: RunFolder, settings: str) -> None:

@@ -22,14 +22,10 @@ from gnnrl_lightning.trees import Tree, device_of, take, to_device
 
 
 def decided(job: Job, network: nn.Module) -> tuple[Options, tuple[Tuned | TunedTraining, ...]]:
-    """Decide every option that is "auto".
+    """Decide every option of a job that is "auto"; `network` is the dense one, on the job's device.
 
     Scoring is measured on the dense network, trainings on the network that they train, at the keep ratio of all groups
     that meets the budget if it is a pruned one; an untrained network takes as long as a trained one.
-
-    Args:
-        job: The job, its options as configured.
-        network: The dense network, on the job's device.
 
     Returns:
         The options, and the measurements behind them.
@@ -71,12 +67,7 @@ def decided_training(
 
 
 def without_auto(options: Options, graph: ComputationGraph) -> Options:
-    """Decide how many training examples candidates and delivered networks are repaired with, where that is "auto".
-
-    Args:
-        options: As configured.
-        graph: The traced network.
-    """
+    """Decide how many training examples candidates and delivered networks are repaired with, where that is "auto"."""
     candidate, delivery = options.candidate, options.delivery
     if candidate.calibration_examples == AUTO:
         candidate = replace(candidate, calibration_examples=default_calibration_examples(graph))

@@ -159,14 +159,7 @@ def _stages(last: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> 
 
 
 def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a stage has come to, in plain JSON types; none of it is measured on the test examples.
-
-    Args:
-        number: Number of the stage, from 1 on.
-        made: The network of the stage.
-        budget: Its budget.
-        search: Figures of its search.
-    """
+    """Return what a stage (from 1 on) has come to, in plain JSON types; none of it is measured on the test examples."""
     spent = {name: search[name] for name in ("evaluations", "examples", "seconds", "found_by") if name in search}
     return {
         "stage": number,
@@ -195,11 +188,7 @@ def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, An
 
 
 def search_figures(searched: Searched) -> dict[str, Any]:
-    """Return the cost of a search, the proposer of its winner, and the contributions of agent and proxy.
-
-    Args:
-        searched: The search, after the choice of its winner.
-    """
+    """Return the cost of a search, the proposer of the winner to deliver, and the contributions of agent and proxy."""
     agent, proxy = searched.best_by(AGENT), None
     checks = {"latency_checks": [*map(dict, searched.latency_checks)]} if searched.latency_checks else {}
     job = searched.trained.job

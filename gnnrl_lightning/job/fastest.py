@@ -32,12 +32,7 @@ def with_fastest(searched: Searched, saved: Path | None = None) -> Searched:
     one are pruned, repaired as for delivery and scored on the holdout, until one is as good as the best one: unless its
     primary figure is worse and a paired sign test is sure of it, see `gnnrl_lightning.job.finetuning`. Nothing is done
     where no fine-tuning follows, where the budget limits the latency, and after finals, which train their candidates
-    instead.
-
-    Args:
-        searched: The finished search.
-        saved: File in which the choice is kept for a run that is resumed: if it exists, nothing is measured; None: the
-            choice is not kept.
+    instead. If the file has the choice, nothing is measured.
     """
     job = searched.trained.job
     limited = LATENCY in job.limits.budget.parsed

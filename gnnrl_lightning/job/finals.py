@@ -28,10 +28,7 @@ def with_finals(searched: Searched, saved: Path | None = None) -> Searched:
 
     `finals` of the options says how many; with none, nothing is done. They start from the network that would be
     delivered, and are scored on the holdout. With several processes, each trains one at a time.
-
-    Args:
-        searched: The finished search, whose best candidate is always a finalist.
-        saved: Journal of the trainings; those that it has are not repeated. None: none is kept.
+    The trainings in the file, a journal, are not repeated.
     """
     if searched.trained.job.options.finals.candidates == 0:
         return searched

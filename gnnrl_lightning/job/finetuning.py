@@ -164,12 +164,7 @@ def _warn_near_chance(task: Task, starts: Mapping[str, Mapping[str, float]]) -> 
 
 
 def teacher_of(trained: Trained, plan: Plan) -> Teacher:
-    """Return the teacher of a candidate: the dense network of the run, and which of its channels the candidate keeps.
-
-    Args:
-        trained: The job, its network trained.
-        plan: The channels of that network which the candidate keeps.
-    """
+    """Return the teacher of a candidate: the dense network of the run, and the channels that the candidate keeps."""
     job = trained.job
     if DISTILLATIONS.find(job.options.finetuning.distillation) is outputs:  # which compares no layers
         return Teacher(trained.dense)
@@ -191,11 +186,7 @@ def _both(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tens
 def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
     """Save the pruned network of a task's artifact as a new artifact after further training.
 
-    Args:
-        task: The task with the original artifact.
-        network: The trained network.
-        scores: The objective's figures of it on the holdout.
-        folder: Folder of the new artifact.
+    The scores are the objective's figures on the holdout.
 
     Raises:
         UserError: The task has no artifact.

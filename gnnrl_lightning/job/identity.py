@@ -30,11 +30,7 @@ ADDRESS = re.compile(r" at 0x[0-9a-f]+")
 
 
 def settings_of(checked: Checked) -> dict[str, Any]:
-    """Return what decides the result of a job, whatever searches.
-
-    Args:
-        checked: The checked job.
-    """
+    """Return what decides the result of a job, whatever searches."""
     job = checked.job
     return {
         "network": job.task.record,
@@ -61,7 +57,7 @@ def agent_settings(agent: GraphLearner) -> dict[str, Any]:
     return {"class": type(agent).__qualname__, "make_policy": as_text(agent._make_policy), **plain}
 
 
-def as_json(settings: Mapping[str, Any]) -> str:
+def settings_text(settings: Mapping[str, Any]) -> str:
     """Return settings as JSON, with objects of the user's own as text."""
     return json.dumps(settings, indent=2, default=as_text) + "\n"
 

@@ -211,12 +211,7 @@ class Job:
 
 @contextmanager
 def undone_if_diverged(network: nn.Module, name: str) -> Iterator[None]:
-    """Undo a fine-tuning within this block that diverges, with a warning: the network is as it was before.
-
-    Args:
-        network: Trained in place.
-        name: Its name, for the warning.
-    """
+    """Undo a fine-tuning in this block that diverges, with a warning that names the network: it is as it was before."""
     start = copy.deepcopy(network.state_dict())
     try:
         yield

@@ -55,13 +55,7 @@ def latency_for(job: Job, network: nn.Module, budget: Budget, folder: RunFolder 
 
 
 def shared_latency(job: Job, network: nn.Module, folder: RunFolder | None) -> Job:
-    """Return the job with the measurements of the first process, which are kept in the folder of the run.
-
-    Args:
-        job: The job of this process.
-        network: The dense network.
-        folder: Folder of the run; None: nothing is kept.
-    """
+    """Return the job with the measurements of the first process, which the folder of the run keeps, if there is one."""
     if job.latency is None:
         return job
     own = job.latency.as_record()

@@ -78,12 +78,7 @@ def with_latency_checked(searched: Searched, saved: Path | None = None) -> Searc
 
     After finals, only their winner is measured. What is scored here is not counted in the search's evaluations. If no
     candidate meets the limit, the nearest one is chosen, with a warning. The model of the latency is corrected by the
-    one that is chosen.
-
-    Args:
-        searched: The finished search.
-        saved: File in which the choice is kept for a run that is resumed: if it exists, nothing is measured; None: the
-            choice is not kept.
+    one that is chosen. If the file has the choice, nothing is measured.
     """
     job = searched.trained.job
     limited = LATENCY in job.limits.budget.parsed  # not by every budget of a comparison

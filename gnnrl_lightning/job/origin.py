@@ -32,21 +32,13 @@ class Origin:
     stages: tuple[Mapping[str, Any], ...] = ()
 
     def after(self, record: Mapping[str, Any]) -> Origin:
-        """Return the origin after one more stage.
-
-        Args:
-            record: The record of the stage, with its `widths` in the groups of the dense network.
-        """
+        """Return the origin after one more stage, whose record has `widths` in the groups of the dense network."""
         return replace(self, widths=torch.tensor(record["widths"]), stages=(*self.stages, record))
 
     def widths_of(self, graph: ComputationGraph, widths: Tensor) -> Tensor:
-        """Return widths of the network at hand in the groups of the dense one `(G,)`.
+        """Return widths of the network at hand, which has this graph, in the groups of the dense one `(G,)`.
 
         Groups that are no longer prunable, since one channel is left or none, keep the width that they have.
-
-        Args:
-            graph: Graph of the network at hand.
-            widths: Widths of its groups.
         """
         given = {group.name: int(width) for group, width in zip(graph.groups, widths, strict=True)}
         kept = zip(self.graph.groups, self.widths.tolist(), strict=True)

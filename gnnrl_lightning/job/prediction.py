@@ -91,10 +91,7 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
 
 
 def check_budgets(budgets: Sequence[float]) -> None:
-    """Refuse what are no budgets of a prediction.
-
-    Args:
-        budgets: Shares of the dense MACs.
+    """Refuse what are no budgets of a prediction, shares of the dense MACs.
 
     Raises:
         UserError: There is none, or one of them is no share.
@@ -126,7 +123,7 @@ def predict(trained: Trained, agent: GraphLearner, budgets: Sequence[float]) -> 
     return found
 
 
-def as_json(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, Any]:
+def record_of(trained: Trained, predictions: Sequence[Prediction]) -> dict[str, Any]:
     """Predictions as `predict --json` writes them."""
     return {
         "network": trained.job.task.name,

@@ -31,10 +31,6 @@ from gnnrl_lightning.surrogate.sensitivity import load_sensitivity
 def write_report(folder: RunFolder, subcommand: str) -> Path:
     """Write report.html and its figures as PNG files.
 
-    Args:
-        folder: Folder of the run, with its configuration.
-        subcommand: The subcommand that made it.
-
     Returns:
         Path of the page.
 
@@ -71,11 +67,7 @@ def write_comparison(runs: Mapping[RunFolder, str], path: Path) -> Path:
 
 
 def evidence(folder: RunFolder) -> Evidence:
-    """Return what the loggers of a finished run show besides metrics: the tables and figures of its report.
-
-    Args:
-        folder: Folder of the run, with its report.
-    """
+    """Return what the loggers of a finished run show besides metrics: the tables and figures of its report."""
     result = read_result(folder) if folder.result.exists() else None
     compared = _compared(folder) if folder.compare.exists() else None
     tables = {
@@ -135,10 +127,6 @@ def _write(path: Path, page: str) -> Path:
 
 def read_run(folder: RunFolder, subcommand: str) -> RunRecord:
     """Read the files of a run; those that it does not have are left out.
-
-    Args:
-        folder: Folder of the run, with its configuration.
-        subcommand: The subcommand that made it.
 
     Raises:
         UserError: There is neither a result nor candidates nor metrics, or a file was damaged or edited.

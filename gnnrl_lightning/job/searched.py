@@ -76,12 +76,7 @@ class Searched:
 
     @classmethod
     def of(cls, problem: SearchProblem, trained: Trained, seconds: float) -> Searched:
-        """Return what a search has come to.
-
-        Args:
-            problem: The problem, its evaluations spent.
-            trained: The job with its trained dense network.
-            seconds: Duration, seconds.
+        """Return what a search has come to that has spent its evaluations, in so many seconds.
 
         Raises:
             NotApplicable: No candidate within the budget was evaluated.
@@ -108,10 +103,7 @@ class Searched:
 
 
 def best_within(problem: SearchProblem) -> Evaluation:
-    """Return the best candidate within the budget.
-
-    Args:
-        problem: The problem, its evaluations spent.
+    """Return the best evaluated candidate within the budget of a problem.
 
     Raises:
         NotApplicable: No candidate within the budget was evaluated.

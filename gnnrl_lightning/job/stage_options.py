@@ -56,11 +56,7 @@ class StageOptions:
         return [limit.value for limit in limits]
 
     def epochs_of(self, default: int) -> Sequence[int]:
-        """Return the epochs of fine-tuning in each stage before the last one.
-
-        Args:
-            default: Those of the last stage.
-        """
+        """Return the epochs of fine-tuning in each stage before the last one; `default` are those of the last one."""
         if isinstance(self.epochs, list):
             return self.epochs
         return [default if self.epochs is None else self.epochs] * len(self.shares)
@@ -91,11 +87,7 @@ class StageOptions:
         return Budget(wider, budget.channel_multiple, budget.min_width)
 
     def first(self, budget: Budget) -> Budget:
-        """Return a budget near which the dense network is pruned first: before anything has been measured.
-
-        Args:
-            budget: The budget of the last stage.
-        """
+        """Return a budget near which the dense network is pruned first, before anything has been measured."""
         if not self.shares:
             return budget
         return Budget(dict.fromkeys(budget.limits, self.parsed[0]), budget.channel_multiple, budget.min_width)

@@ -184,9 +184,6 @@ class Task:
         """Trace what was pruned from the network, with the same layers kept, and without limits on widths.
 
         These are shares of the widths of the network before.
-
-        Args:
-            network: Result of `build`.
         """
         return replace(self.groups, limits={}).trace(network, self.example())
 

@@ -167,7 +167,7 @@ class Trained:
         return self._evaluator(self.pruner, held, scoring.finetune_steps, drop_probability, ranked)
 
     def final_evaluator(self, steps: int | None = None) -> Evaluator:
-        """Return a new evaluator of networks as they would be delivered, few ones, on the whole holdout.
+        """Return a new evaluator of networks as they would be delivered: few, so that all of the holdout scores each.
 
         Args:
             steps: Steps of training before a network is scored; None: as for a search's candidates.
@@ -218,12 +218,7 @@ class Trained:
         return Journalled(self.evaluator(probability), journal, self.job.limits.ratios)
 
     def problem(self, evaluate: Journalled, sensitivity: Callable[[], Sensitivity] | None = None) -> SearchProblem:
-        """Return a new search problem with all evaluations left.
-
-        Args:
-            evaluate: Scores candidates.
-            sensitivity: Returns the sensitivity; None: as configured.
-        """
+        """Return a new search problem with all evaluations left; without `sensitivity`, the configured one."""
         options, limits = self.job.options, self.job.limits
         configured = None if options.search.sensitivity is None else lambda: self.sensitivity
         return SearchProblem(

@@ -30,12 +30,8 @@ LOSSES = "(pruner, ratios (K,), advance) -> a tensor of losses (G, K)"
 def try_own(job: Job, network: nn.Module, calibration: Calibration) -> None:
     """Refuse an importance, a repair or a sensitivity of the user's own that fails, before the network is trained.
 
-    Each is tried once, on a few examples and the network as it is. What has a name in a table is not tried.
-
-    Args:
-        job: The job, whose options name what is tried.
-        network: The dense network, trained or not.
-        calibration: A few examples.
+    Each is tried once, on a few examples and the network as it is, trained or not. What has a name in a table is not
+    tried.
 
     Raises:
         UserError: One of them fails, returns what is not expected, or modifies the dense network.
@@ -111,11 +107,7 @@ def _try_repair(pruner: Pruner, limits: BoundBudget) -> None:
 
 @contextmanager
 def unmodified(network: nn.Module, who: str) -> Iterator[None]:
-    """Refuse what modifies a network within this block.
-
-    Args:
-        network: The network.
-        who: What may do so, for the message.
+    """Refuse that a network is modified within this block, by what the message calls `who`.
 
     Raises:
         UserError: A parameter or buffer is not as it was.

@@ -27,11 +27,11 @@ from gnnrl_lightning.__main__ import main
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.history import Journalled
 from gnnrl_lightning.rl.learners import GNNRL
-from gnnrl_lightning.cli import commands
+from gnnrl_lightning.job import stages
 from gnnrl_lightning.processes import rank
 
 accident = os.environ.get("ACCIDENT")
-append, settle, deliver = Journal.append, Journalled.settle, commands.deliver
+append, settle, deliver = Journal.append, Journalled.settle, stages.deliver
 written, settled = [], []
 
 def failing_append(journal, record):
@@ -62,7 +62,7 @@ def on_train_end(module):
     torch.save(module.state_dict(), f"policy-{rank()}.pt")
 
 GNNRL.on_train_end = on_train_end
-Journal.append, Journalled.settle, commands.deliver = failing_append, slow_settle, noting_deliver
+Journal.append, Journalled.settle, stages.deliver = failing_append, slow_settle, noting_deliver
 main()
 """
 

@@ -2,7 +2,7 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.data import ExampleSet
-from gnnrl_lightning.job.identity import agent_settings, as_json, named_tensors, sha256_of
+from gnnrl_lightning.job.identity import agent_settings, named_tensors, settings_text, sha256_of
 from gnnrl_lightning.rl.learners import GNNRL
 
 
@@ -13,8 +13,8 @@ class Cyclic(GNNRL):
 
 
 def test_tuples_among_the_arguments_of_ones_own_agent_tell_it_apart():
-    first, second = (as_json(agent_settings(Cyclic(rates))) for rates in ((0.1, 0.2), (0.1, 0.3)))
-    assert first != second and first == as_json(agent_settings(Cyclic((0.1, 0.2))))
+    first, second = (settings_text(agent_settings(Cyclic(rates))) for rates in ((0.1, 0.2), (0.1, 0.3)))
+    assert first != second and first == settings_text(agent_settings(Cyclic((0.1, 0.2))))
 
 
 def test_parameters_that_are_numbered_are_not_hidden_by_examples():

@@ -9,7 +9,7 @@ from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.data import Digits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.prediction import as_json, predict, proposal
+from gnnrl_lightning.job.prediction import predict, proposal, record_of
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -68,7 +68,7 @@ def test_predictions_are_maximal_within_their_budgets(stages_of):
         assert torch.equal(proposal(trained, agent, limits), widths)  # nothing random in it
         assert 0 <= item.scores["top1"] <= 100
     assert list(found[0].widths) == [group.name for group in graph.groups]
-    written = as_json(trained, found)["predictions"][1]
+    written = record_of(trained, found)["predictions"][1]
     figures = [f"{name}_search" for name in ("top1", "top5", "cross_entropy", "divergence")]
     assert list(written) == ["macs_budget", "macs_ratio", "params_ratio", *figures, "widths"]
     assert written["macs_budget"] == 0.6 and written["macs_ratio"] == found[1].ratios["macs_ratio"]
