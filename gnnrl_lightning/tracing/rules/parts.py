@@ -129,7 +129,7 @@ def _part(walk: Walk, parts: list[Tensor], dim: int, given: bool) -> None:
     found = {each for part in parts for each in support(part)}
     if any(each > dim for each in found):
         walk.together(torch.cat(parts, dim), (dim,))
-    elif found == {dim}:
+    elif found <= {dim}:
         record = walk.labels.part if given else walk.labels.divide
         record([part.flatten() for part in parts], walk.operator, walk.source)
     else:

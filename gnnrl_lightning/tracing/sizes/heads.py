@@ -85,11 +85,18 @@ class _Part:
         return not self.channels.isdisjoint(channels.tolist())
 
     def more(self, channels: np.ndarray, numbers: np.ndarray, unit: int | None = None) -> int:
-        """Return how many more channels there are if every head has one more of each width, or of each `unit` of it."""
+        """Return how many more channels there are if every head has one more of each width.
+
+        Args:
+            channels: The channels, with repetitions.
+            numbers: Channel of each label.
+            unit: Wide heads have one more for each `unit` of their width.
+        """
         longer = 0.0
         for heads in self.heads:
             mine = np.isin(channels, numbers[free(heads.channels)])
-            longer += np.count_nonzero(mine) / (unit or heads.channels.shape[1])
+            wide = any(heads is each for each in self.wide)
+            longer += np.count_nonzero(mine) / (unit if wide and unit is not None else heads.channels.shape[1])
             channels = channels[~mine]
         return round(longer)
 
