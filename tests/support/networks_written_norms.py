@@ -67,3 +67,32 @@ class FewerDegreesWithinHeads(DeviationsWithinHeads):
     def __init__(self):
         super().__init__()
         self.q_norm, self.k_norm = FewerDegrees(self.head_dim), FewerDegrees(self.head_dim)
+
+
+class Rows(nn.Module):
+    """Channels are scaled and normalised in rows of four, with parameters that all rows share."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(9, 12), nn.Linear(12, 10)
+        self.scale, self.norm = nn.Parameter(torch.linspace(0.5, 2.0, 4)), nn.LayerNorm(4)
+
+    def forward(self, x):
+        x = self.embed(x).tanh()
+        return self.head(self.norm(self.rows(x) * self.scale).flatten(2).mean(1))
+
+
+@case({"embed": (3, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class RowsOfAGivenWidth(Rows):
+    """Their number follows from the input: whole rows go, and the parameters stay."""
+
+    def rows(self, x):
+        return x.view(*x.shape[:2], -1, 4)
+
+
+@case({"embed": (4, 1)}, ENDS, TOKENS, zoo=WRITTEN)
+class RowsOfAGivenNumber(Rows):
+    """Their width follows from the input: the same channels of every row go, with those of the parameters."""
+
+    def rows(self, x):
+        return x.view(*x.shape[:2], 3, -1)

@@ -2,11 +2,13 @@
 
 Of heads of attention, either whole heads go, and the common channels stay, or the same channels of every head, together
 with the common ones: `tracing.sizes.heads` decides. Outside attention, such as for the channels of a view that meet a
-gate or a scale, it is the same channels of every row.
+gate or a scale, it is the same channels of every row, unless the code gives the width of the rows and lets their number
+follow: `view(n, -1, 16)`.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,7 +22,7 @@ STAYS = "is shared by all heads, or rows of other channels, which go as a whole"
 
 
 def settle_outside(walk: Walk) -> None:
-    """Let rows that are no heads keep the same channels, together with the common ones; keep the others for later."""
+    """Let rows that are no heads keep the same channels, or go as a whole; keep what is of heads for later."""
     if not walk.shared:
         return
     channel = walk.labels.solve()
@@ -30,9 +32,22 @@ def settle_outside(walk: Walk) -> None:
     for item in walk.shared:
         if np.isin(channel[free(item.channels)], mine).any():
             left.append(item)
+        elif _infers_rows(walk, item, channel):
+            walk.labels.join(item.channels[:, :1], item.channels[:, 1:], item.operator, item.source)
+            keep_common(walk, [item])
         else:
             join_all(walk, [item])
     walk.shared = left
+
+
+def _infers_rows(walk: Walk, item: Shared, channel: np.ndarray) -> bool:
+    """Whether a call gives the width of these rows and lets their number follow from the input."""
+    mine = channel[free(item.channels)]
+    given = (-1, item.channels.shape[1])
+    return any(
+        given in itertools.pairwise(call.sizes) and np.isin(channel[free(call.labels)], mine).any()
+        for call in walk.calls_of_sizes
+    )
 
 
 def with_all_joined(walk: Walk, shared: Sequence[Shared]) -> np.ndarray:
