@@ -281,7 +281,7 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
     """Lay out prunable groups and the reasons of frozen ones.
 
     Args:
-        found: Costs, prunable groups and reasons, as `gnnrl_lightning.job.task.inspect` returns them.
+        found: Costs, prunable groups and reasons, as `gnnrl_lightning.job.inspection.inspect` returns them.
 
     Returns:
         The cost, the prunable groups, with whether they may go entirely, and, if channels are frozen, the reasons, the
