@@ -27,8 +27,8 @@ def with_finals(searched: Searched, saved: Path | None = None) -> Searched:
     """Train the most promising candidates of a search for a few steps, one after the other, and choose among them.
 
     `finals` of the options says how many; with none, nothing is done. They start from the network that would be
-    delivered, and are scored on the holdout. With several processes, each trains one at a time.
-    The trainings in the file, a journal, are not repeated.
+    delivered, and are scored on the holdout. With several processes, each trains one at a time. The trainings in the
+    file, a journal, are not repeated.
     """
     if searched.trained.job.options.finals.candidates == 0:
         return searched

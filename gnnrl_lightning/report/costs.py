@@ -73,9 +73,16 @@ def cost_names(row: Mapping[str, Any]) -> list[str]:
     return [name for name in row if f"{name}{RATIO}" in row]
 
 
-def unmeasured_costs(row: Mapping[str, Any]) -> list[str]:
-    """Return the names of the metrics in a row of figures, without the predicted latency: results have it measured."""
-    return [name for name in cost_names(row) if name != PREDICTED]
+def shown_costs(result: Mapping[str, Any]) -> list[str]:
+    """Return the names of the metrics in a table of results, beside the measured time.
+
+    The predicted latency is left out, unless it is that of another machine, by a table of the user's own.
+
+    Args:
+        result: The figures as in result.json.
+    """
+    elsewhere = result.get("latency", {}).get("table") is not None
+    return [name for name in cost_names(result["pruned"]) if name != PREDICTED or elsewhere]
 
 
 def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:

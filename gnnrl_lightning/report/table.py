@@ -20,7 +20,7 @@ from gnnrl_lightning.report.costs import (
     latency_line,
     readable,
     saves_little_time,
-    unmeasured_costs,
+    shown_costs,
 )
 from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages.records import NETWORKS
@@ -41,7 +41,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
     """
     given, batch = result["budget"], latency_batch(result)
     budget = ", ".join(f"{name} {_limit(given[name])}" for name in cost_names(result["pruned"]) if name in given)
-    costs = unmeasured_costs(result["pruned"])
+    costs = shown_costs(result)
     budget = f"budget: {budget}" if budget else "widths as given"
     primary, figure = primary_figure(result)
     unit = f" in {figure.unit}" if figure.unit else ""

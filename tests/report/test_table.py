@@ -29,6 +29,13 @@ def test_a_latency_is_shown_as_measured():
     assert heads == ["network", "macs", "kept", "params", "kept", "ms/64", "kept", "pruned", "tuned"]
 
 
+def test_a_latency_of_another_machine_is_shown_beside_the_time_here():
+    """By a table of the user's own, of a phone for example."""
+    predicted = {key: row | {"latency": 1.0, "latency_ratio": 0.5} for key, row in RESULT.items() if key in NETWORKS}
+    heads = [column.header for column in result_table(RESULT | predicted | {"latency": {"table": "phone.csv"}}).columns]
+    assert heads[5:9] == ["latency", "kept", "ms/64", "kept"]
+
+
 def test_a_table_with_a_limit_on_the_latency_fits_into_80_columns():
     console = Console(file=io.StringIO(), width=80)
     console.print(result_table(RESULT))

@@ -25,6 +25,9 @@ from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
 LABELLED = 24
 """Maximum number of groups or layers that are labelled by name."""
 
+FEWEST = {-1.0: "no channel", 0.0: "one channel"}
+"""Keep ratio of a sensitivity -> what it stands for, see `gnnrl_lightning.surrogate.sensitivity`."""
+
 
 def widths_figure(record: RunRecord) -> Figure | None:
     """Width of every channel group along the network, and parts of masked weights, before and after."""
@@ -50,10 +53,6 @@ def layers_figure(record: RunRecord) -> Figure | None:
     drawing = _along([layer["name"] for layer in layers], rows.pop("dense"), rows, f"{prefix}MACs of one example")
     drawing.axes[0].set_xlabel("layers, in order of computation")
     return drawing
-
-
-FEWEST = {-1.0: "no channel", 0.0: "one channel"}
-"""Keep ratio of a sensitivity -> what it stands for, see `gnnrl_lightning.surrogate.sensitivity`."""
 
 
 def sensitivity_figure(record: RunRecord) -> Figure | None:

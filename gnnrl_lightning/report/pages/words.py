@@ -17,7 +17,7 @@ from gnnrl_lightning.report.costs import (
     latency_batch,
     readable,
     saves_little_time,
-    unmeasured_costs,
+    shown_costs,
 )
 from gnnrl_lightning.report.files import lossy_formats
 from gnnrl_lightning.report.pages.records import NETWORKS
@@ -66,7 +66,7 @@ def verdict(result: Mapping[str, Any]) -> list[str]:
         uniform = result["uniform"][f"{primary}_test_after"]
         against.append(compared(figure, tested, uniform, "uniform pruning with the same budget and fine-tuning"))
     score = f"The pruned network has {figure.with_unit(tested)} {figure.label} on the test set{examples}: "
-    kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in unmeasured_costs(ours)]
+    kept = [f"{percent(ours[f'{name}{RATIO}'])} of the {cost_name(name)}" for name in shown_costs(result)]
     return [score + " and ".join(against) + ".", f"It keeps {_kept(kept, dense, ours, latency_batch(result))}."]
 
 
@@ -132,7 +132,7 @@ def result_table(result: Mapping[str, Any]) -> list[dict[str, Any]]:
         result: The figures as in result.json.
     """
     primary, _ = primary_figure(result)
-    costs, dense, rows = unmeasured_costs(result["pruned"]), result["dense"], []
+    costs, dense, rows = shown_costs(result), result["dense"], []
     reference = dense[f"{primary}_test"]
     for key, name in NETWORKS.items():
         if key not in result:  # no uniform network if the user gave the widths
@@ -166,7 +166,7 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         result: The figures as in result.json.
     """
     primary, figure = primary_figure(result)
-    costs = unmeasured_costs(result["pruned"])
+    costs = shown_costs(result)
     headings = [
         "network",
         f"{figure.label}{unit_of(figure)}",
