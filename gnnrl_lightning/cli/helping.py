@@ -18,8 +18,8 @@ OBJECTIVE_HELP = (
 LIMITS_HELP = "Limits on metrics of your own, by import path: {my_package.energy: 60%}."
 MULTIPLE_HELP = "Widths are multiples of this, or dense; auto: the number with which the network is fastest here."
 MIN_WIDTH_HELP = (
-    "Smallest number of channels of every group; 0: groups without which the network stays connected may go entirely, "
-    "with their layers (inspect shows which); null: 0 if the latency is limited, else 1."
+    "Smallest number of channels of every group; 0: groups without which the network stays connected may be "
+    "removed entirely, with their layers (inspect shows which); null: 0 if the latency is limited, else 1."
 )
 BUDGETS_HELP = "Shares of the dense MACs, below 1, for which predict proposes widths."
 
@@ -28,7 +28,7 @@ LIMITED = {
     "params": "parameters",
     "nonzero": "parameters that no mask sets to zero, with groups.masks",
     "activations": "the peak memory of feature maps, in bytes, for one example in float32",
-    "latency": "the predicted latency of a forward pass, as the options of latency say; the result is measured",
+    "latency": "the predicted latency of a forward pass, with the settings of `latency`; the winner is measured",
 }
 """Metric -> what a budget limits."""
 

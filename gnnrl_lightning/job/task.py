@@ -77,7 +77,7 @@ class Task:
         if self.artifact is not None:
             as_path("artifact", self.artifact, "folder", ", or None")
         if self.artifact is not None and self.checkpoint is not None:
-            raise UserError("--artifact and --checkpoint exclude each other: set one of them to null")
+            raise UserError("artifact and checkpoint exclude each other: set one of them to null")
         self.goal  # noqa: B018  (checked here)
 
     @cached_property
@@ -167,7 +167,7 @@ class Task:
         except UserError as error:
             if (folder := folder_of(path)) is None:
                 raise
-            raise UserError(f"{path} has the weights of a pruned network: give --artifact {folder} instead") from error
+            raise UserError(f"{path} has the weights of a pruned network: give it as artifact: {folder}") from error
 
     def trace(self, network: nn.Module | None = None) -> ComputationGraph:
         """Trace the network's computational graph with one example.

@@ -250,14 +250,14 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"run folder {path} is a file; choose another name")
         if cls(path).occupied and not overwrite:
-            raise UserError(f"run folder {path} exists; choose another name or pass --overwrite")
+            raise UserError(f"run folder {path} exists; choose another name, or replace it by overwrite: true (--overwrite)")
         if cls(path).occupied and not cls(path).config.is_file():
             raise UserError(
-                f"{path} is not the folder of a run (it has no config.yaml): --overwrite does not delete it"
+                f"{path} is not the folder of a run (it has no config.yaml), so overwrite does not delete it"
             )
         for given in inputs:
             if path.exists() and Path(given).resolve().is_relative_to(path.resolve()):
-                raise UserError(f"--overwrite would delete {given}, which the run reads; choose another name")
+                raise UserError(f"overwrite would delete {given}, which the run reads; choose another name")
 
     @classmethod
     def create(

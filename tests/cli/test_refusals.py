@@ -128,14 +128,14 @@ BAD = {
     "steps": (["--episode.max_steps", "0"], r"max_steps is 0"),
     "threads": (["--run.threads", "0"], r"run.threads is 0"),
     "name with a folder": (["--run.name", "a/b"], r"run.name is .a/b.: expected a plain folder name"),
-    "existing name": (["--run.name", "taken"], r"taken exists; choose another name or pass --overwrite"),
+    "existing name": (["--run.name", "taken"], r"taken exists; choose another name, or replace it by overwrite"),
     "checkpoint in the run that is replaced": (
         ["--run.name", "taken", "--overwrite", "--checkpoint", "bad/taken/checkpoints/own.safetensors"],
-        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+        r"overwrite would delete bad/taken/checkpoints/own.safetensors",
     ),
     "policy in the run that is replaced": (
         ["--run.name", "taken", "--overwrite", "--model.policy_file", "bad/taken/checkpoints/own.safetensors"],
-        r"--overwrite would delete bad/taken/checkpoints/own.safetensors",
+        r"overwrite would delete bad/taken/checkpoints/own.safetensors",
     ),
     "policy of a variant in the run that is replaced": (
         [
@@ -145,7 +145,7 @@ BAD = {
             "--compare.variants",
             "{a: {model: {policy_file: bad/taken/x.safetensors}}}",
         ],
-        r"--overwrite would delete bad/taken/x",
+        r"overwrite would delete bad/taken/x",
     ),
 }
 
@@ -267,7 +267,7 @@ def test_trained_weights_are_needed(workplace, capsys, command, verb):
     assert end.value.code == 2 and f"nothing to {verb}: give --artifact" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         main([command, "--config", "small.yaml", "--artifact", "a", "--checkpoint", "b.pt"])
-    assert end.value.code == 2 and "--artifact and --checkpoint exclude each other" in capsys.readouterr().err
+    assert end.value.code == 2 and "artifact and checkpoint exclude each other" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -325,7 +325,7 @@ def test_code_of_the_users_that_ends_the_program_is_one_line(workplace, capsys, 
 
 def test_weights_of_a_pruned_network_are_no_checkpoint(workplace, fitted, capsys):
     given = ["--checkpoint", str(fitted / "pruned" / "weights.safetensors")]
-    message = r"pruned/weights.safetensors has the weights of a pruned network: give --artifact \S+/pruned instead$"
+    message = r"pruned/weights.safetensors has the weights of a pruned network: give it as artifact: \S+/pruned$"
     assert_refused(capsys, workplace, given, message)
     inside = rf"fitted has no recipe.json \(did you mean {fitted / 'pruned'}\?\)"
     assert_refused(capsys, workplace, ["--artifact", str(fitted)], inside)

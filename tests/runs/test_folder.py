@@ -27,7 +27,7 @@ def test_explicit_name_wins_over_the_wandb_run(tmp_path):
 def test_existing_explicit_folder_is_refused_and_untouched(tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "result.json").write_text("{}")
-    with pytest.raises(UserError, match=r"mine exists; choose another name or pass --overwrite"):
+    with pytest.raises(UserError, match=r"mine exists; choose another name, or replace it by overwrite"):
         RunFolder.create(tmp_path, "mine")
     assert (tmp_path / "mine" / "result.json").read_text() == "{}"
 
@@ -80,7 +80,7 @@ def test_overwrite_leaves_a_folder_that_is_no_run(tmp_path):
 @pytest.mark.parametrize("given", ["mine/checkpoints/dense.safetensors", "mine/pruned", "other/../mine/pruned"])
 def test_overwrite_refuses_to_delete_what_the_run_reads(tmp_path, given):
     RunFolder.create(tmp_path, "mine").config.write_text("")
-    with pytest.raises(UserError, match=r"--overwrite would delete .*mine.*, which the run reads"):
+    with pytest.raises(UserError, match=r"overwrite would delete .*mine.*, which the run reads"):
         RunFolder.check(tmp_path, "mine", overwrite=True, inputs=[tmp_path / given])
     RunFolder.check(tmp_path, "mine", overwrite=True, inputs=[tmp_path / "other.safetensors"])
 

@@ -105,7 +105,14 @@ def finder(search: Mapping[str, Any]) -> str:
     spent = f"{search['evaluations']} evaluations, {search['seconds']:.0f} s"
     if search["found_by"] == PREDICTED:
         return f"found after {spent}, when the best candidates were measured and brought to the limit on the latency"
-    return f"found by {search['found_by'].replace('_', ' ')} in {spent}"
+    return f"found by {proposer(search)} in {spent}"
+
+
+def proposer(search: Mapping[str, Any]) -> str:
+    """Return the name of what proposed the network, for readers."""
+    if search["found_by"] == PREDICTED:
+        return "measuring the latency"
+    return search["found_by"].replace("_", " ")
 
 
 def repeat(subcommand: str, folder: Path) -> str:
@@ -233,7 +240,7 @@ def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             figure.text(stage[f"{primary}_search_after"]),
             str(len(stage[f"{primary}_search_epochs"])),
             str(stage["search"].get("evaluations", "")),
-            stage["search"]["found_by"].replace("_", " "),
+            proposer(stage["search"]),
         ]
         for stage in result.get("stages", ())
     ]
