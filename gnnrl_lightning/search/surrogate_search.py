@@ -10,6 +10,7 @@ from torch import Tensor
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.surrogate.mixture import DEVIATION
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,6 @@ class SurrogateSearch(ModelBasedSearch):
 
         def functions(pool: Tensor, generator: torch.Generator) -> Tensor:
             surrogate = knowledge.surrogate
-            return -torch.cat([surrogate.draw(self.draws, generator)(pool), surrogate.mean(pool)[None]])
+            return -torch.cat([surrogate.draw(self.draws, generator, DEVIATION)(pool), surrogate.mean(pool)[None]])
 
         return functions

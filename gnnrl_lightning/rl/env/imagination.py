@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.variations import parents_among
-from gnnrl_lightning.surrogate.mixture import Surrogate
+from gnnrl_lightning.surrogate.mixture import DEVIATION, Surrogate
 
 SLOPES = 2
 """Features of a group in imagined episodes: slopes of the reward towards narrower and wider ones."""
@@ -67,7 +67,7 @@ class Imagination:
         if self.mean:
             surrogate = self.surrogate
             return lambda widths: -_mean(surrogate, widths, count)
-        draws = self.surrogate.draw(count, generator)
+        draws = self.surrogate.draw(count, generator, DEVIATION)
         return lambda widths: -draws(widths)
 
     def begin(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
