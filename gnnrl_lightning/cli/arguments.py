@@ -126,7 +126,9 @@ class ArgumentsCLI(LightningCLI):
         parser.add_argument("--network.class_path", type=str, required=True, help=NETWORK_HELP)
         parser.add_argument("--network.init_args", type=dict[str, Any], default={}, help="Its arguments by name.")
         parser.add_argument("--objective", type=str | dict[str, Any], default="classification", help=OBJECTIVE_HELP)
-        parser.add_argument("--checkpoint", type=str | None, help="File with the network's weights; null: fit trains it.")
+        parser.add_argument(
+            "--checkpoint", type=str | None, help="File with the network's weights; null: fit trains it."
+        )
         parser.add_argument("--artifact", type=str | None, help=ARTIFACT_HELP)
         parser.add_argument("--budgets", type=float, nargs="+", help=BUDGETS_HELP)
         _add_budget(parser)

@@ -95,7 +95,7 @@ class Environments:
             terms = Terms(self.graph.widths, sensitivity.of_groups)
             nothing = torch.zeros(0, len(self.graph.groups), dtype=torch.int64), torch.zeros(0, dtype=torch.float64)
             prior = Surrogate(terms, [flat_prior(terms, self.limits.allowed.removable is not None)], *nothing)
-            imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, mean=True)
+            imagined = Imagination(self.graph, self.limits, lambda: prior, lambda: nothing, 0.0)
         return self._make(score, sensitivity, self._proposals(sensitivity), imagined)
 
     def _make(
@@ -195,6 +195,7 @@ class Environments:
                 self.limits,
                 lambda: knowledge.surrogate,
                 knowledge.evaluated,
+                self.options.exploration,
                 ranged=macs_range is not None,
             )
             agent.env = agent.proxy = self._make(None, sensitivity, proposals, imagined)

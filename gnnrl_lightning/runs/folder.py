@@ -250,7 +250,9 @@ class RunFolder:
         if path.exists() and not path.is_dir():
             raise UserError(f"run folder {path} is a file; choose another name")
         if cls(path).occupied and not overwrite:
-            raise UserError(f"run folder {path} exists; choose another name, or replace it by overwrite: true (--overwrite)")
+            raise UserError(
+                f"run folder {path} exists; choose another name, or replace it by overwrite: true (--overwrite)"
+            )
         if cls(path).occupied and not cls(path).config.is_file():
             raise UserError(
                 f"{path} is not the folder of a run (it has no config.yaml), so overwrite does not delete it"

@@ -10,15 +10,20 @@ from torch import Tensor
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.surrogate.mixture import DEVIATION
+from gnnrl_lightning.surrogate.mixture import EXPLORATION
 
 
 @dataclass(frozen=True)
 class SurrogateSearch(ModelBasedSearch):
-    """The surrogate of the agent, without an agent, predicts rewards."""
+    """The surrogate of the agent, without an agent, predicts rewards.
+
+    Args:
+        exploration: Share of their deviations from the posterior mean that the drawn functions keep, as for the agent.
+    """
 
     name: str = "surrogate"
     random: int = 0
+    exploration: float = EXPLORATION
 
     def model(self, problem: SearchProblem) -> Functions:
         """Rewards by the surrogate, which predicts their negatives."""
@@ -26,6 +31,8 @@ class SurrogateSearch(ModelBasedSearch):
 
         def functions(pool: Tensor, generator: torch.Generator) -> Tensor:
             surrogate = knowledge.surrogate
-            return -torch.cat([surrogate.draw(self.draws, generator, DEVIATION)(pool), surrogate.mean(pool)[None]])
+            return -torch.cat(
+                [surrogate.draw(self.draws, generator, self.exploration)(pool), surrogate.mean(pool)[None]]
+            )
 
         return functions

@@ -12,11 +12,8 @@ from gnnrl_lightning.surrogate.model import Draws, Process
 from gnnrl_lightning.surrogate.prior import Prior
 from gnnrl_lightning.surrogate.terms import Terms
 
-DEVIATION = 0.25
-"""Share of their deviations from the posterior mean that functions keep by which searches choose candidates.
-
-With many groups, functions drawn from the posterior differ so much that what maximises one of them is rarely good.
-"""
+EXPLORATION = 0.25
+"""Share of their deviations from the posterior mean that the functions keep by which candidates are chosen."""
 
 
 class Surrogate:
@@ -46,17 +43,19 @@ class Surrogate:
         """Posterior means `(m,)` of candidates `(m, G)`."""
         return self.weights @ torch.stack([process.mean(widths) for process in self.processes])
 
-    def draw(self, count: int, generator: torch.Generator, share: float = 1.0) -> MixedDraws:
+    def draw(self, count: int, generator: torch.Generator, exploration: float = 1.0) -> MixedDraws:
         """Functions drawn from the posterior.
 
         Args:
             count: Number of functions.
             generator: Of the draws.
-            share: Share of their deviations from their process's mean that they keep.
+            exploration: Share of their deviations from their process's mean that they keep.
         """
         chosen = self.weights.multinomial(count, replacement=True, generator=generator)
         places = [(chosen == number).nonzero()[:, 0] for number in range(len(self.processes))]
-        draws = [process.draw(len(own), generator, share) for process, own in zip(self.processes, places, strict=True)]
+        draws = [
+            process.draw(len(own), generator, exploration) for process, own in zip(self.processes, places, strict=True)
+        ]
         return MixedDraws(tuple(draws), tuple(places))
 
 

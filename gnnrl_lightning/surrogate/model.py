@@ -133,13 +133,13 @@ class Process:
         phi, x = self.terms_of(widths)
         return self._expected(phi, self.prior) + self.cross(phi, x) @ self._weights
 
-    def draw(self, count: int, generator: torch.Generator, share: float = 1.0) -> Draws:
+    def draw(self, count: int, generator: torch.Generator, exploration: float = 1.0) -> Draws:
         """Functions drawn from the posterior, by Matheron's rule.
 
         Args:
             count: Number of functions.
             generator: Of the draws.
-            share: Share of their deviations from the posterior mean that they keep; 0: all are that mean.
+            exploration: Share of their deviations from the posterior mean that they keep; 0: all are that mean.
 
         Source: Wilson et al., Efficiently sampling functions from Gaussian process posteriors, 2020,
             https://arxiv.org/abs/2002.09309.
@@ -151,15 +151,15 @@ class Process:
 
         # The mean of the posterior is the function without any deviations, and all that follows is linear in them.
         scale = self._scale(prior)
-        coefficients = share * scale * normal(count, len(scale))
+        coefficients = exploration * scale * normal(count, len(scale))
         coefficients[:, : len(prior.mean)] += prior.mean
-        pairs = share * prior.pairs * normal(count, groups, groups)
+        pairs = exploration * prior.pairs * normal(count, groups, groups)
         frequencies = normal(count, FREQUENCIES, size) / (prior.length * math.sqrt(size))
         phases = 2 * math.pi * torch.rand(count, FREQUENCIES, generator=generator, dtype=torch.float64)
-        waves = share * prior.amplitude * math.sqrt(2 / FREQUENCIES) * normal(count, FREQUENCIES)
+        waves = exploration * prior.amplitude * math.sqrt(2 / FREQUENCIES) * normal(count, FREQUENCIES)
         count_known = len(self._values)
         draws = Draws(self, coefficients, pairs, frequencies, phases, waves, torch.zeros(count, count_known))
-        error = share * prior.noise * normal(count, count_known)
+        error = exploration * prior.noise * normal(count, count_known)
         updates = self._solve((self._values - draws._before(self._phi, self._known) - error).T).T
         return replace(draws, updates=updates)
 

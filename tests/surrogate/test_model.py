@@ -108,7 +108,9 @@ def test_the_same_generator_draws_the_same_functions():
 def test_functions_keep_a_share_of_their_deviations_from_the_mean(form):
     known, new = candidates(12), candidates(30, seed=1)
     process = Process(ALIKE, PRIORS[form], known, truth(known))
-    whole, share, none = (process.draw(5, torch.Generator().manual_seed(0), share)(new) for share in (1.0, 0.3, 0.0))
+    whole, share, none = (
+        process.draw(5, torch.Generator().manual_seed(0), exploration)(new) for exploration in (1.0, 0.3, 0.0)
+    )
     mean = process.mean(new)
     torch.testing.assert_close(share, mean + 0.3 * (whole - mean))
     torch.testing.assert_close(none, mean.expand(5, -1))

@@ -11,7 +11,7 @@ from gnnrl_lightning.cost.budget import BoundBudget
 from gnnrl_lightning.cost.ranges import positive
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.search.variations import parents_among
-from gnnrl_lightning.surrogate.mixture import DEVIATION, Surrogate
+from gnnrl_lightning.surrogate.mixture import Surrogate
 
 SLOPES = 2
 """Features of a group in imagined episodes: slopes of the reward towards narrower and wider ones."""
@@ -27,7 +27,7 @@ class Imagination:
     """What imagined episodes start from, what the policy sees of their functions, and their rewards.
 
     Each episode has a function drawn from the posterior of the surrogate: the policy learns to maximise all of them
-    (Thompson sampling by a policy). It sees the function in its slopes: the change in reward when one group of the
+    (Thompson sampling by a policy, if `exploration` is 1). It sees the function in its slopes: the change in reward when one group of the
     proposal is narrowed or widened, in units of their root mean square over the groups.
 
     Args:
@@ -35,7 +35,8 @@ class Imagination:
         limits: The budget, bound to the graph.
         surrogate: Returns the surrogate, conditioned on what is known so far.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
-        mean: Whether all functions are the posterior mean: nothing is drawn.
+        exploration: Share of their deviations from the posterior mean that the drawn functions keep; 0: all are the
+            mean.
         ranged: Whether each episode has a budget of its own: it then starts from known candidates that are projected
             onto it and ranked by its function.
 
@@ -51,11 +52,11 @@ class Imagination:
         limits: BoundBudget,
         surrogate: Callable[[], Surrogate],
         evaluated: Callable[[], tuple[Tensor, Tensor]],
-        mean: bool = False,
+        exploration: float = 1.0,
         ranged: bool = False,
     ) -> None:
         self.graph, self.limits = graph, limits
-        self._surrogate, self.evaluated, self.mean, self.ranged = surrogate, evaluated, mean, ranged
+        self._surrogate, self.evaluated, self.exploration, self.ranged = surrogate, evaluated, exploration, ranged
 
     @property
     def surrogate(self) -> Surrogate:
@@ -64,10 +65,7 @@ class Imagination:
 
     def functions(self, count: int, generator: torch.Generator) -> Callable[[Tensor], Tensor]:
         """Functions from candidates `(m, G)`, or `(count, m, G)`, to rewards `(count, m)`."""
-        if self.mean:
-            surrogate = self.surrogate
-            return lambda widths: -_mean(surrogate, widths, count)
-        draws = self.surrogate.draw(count, generator, DEVIATION)
+        draws = self.surrogate.draw(count, generator, self.exploration)
         return lambda widths: -draws(widths)
 
     def begin(self, proposals: Tensor, limits: dict[str, Tensor], generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -146,9 +144,3 @@ class Imagination:
         narrower, wider = factors < 1, factors > 1
         absent = (start[:, None] == 0) & ~wider
         return changed.masked_fill(absent | (removable & narrower & (start[:, None] <= 1)), 0)
-
-
-def _mean(surrogate: Surrogate, widths: Tensor, count: int) -> Tensor:
-    """Posterior means `(count, m)` of candidates `(m, G)` or `(count, m, G)`."""
-    means = surrogate.mean(widths.reshape(-1, widths.shape[-1]))
-    return means.expand(count, -1) if widths.dim() == 2 else means.view(widths.shape[:2])

@@ -11,6 +11,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.result import DIVERGENCE
 from gnnrl_lightning.options import check_fields
 from gnnrl_lightning.search.baselines import FROM_SENSITIVITY
+from gnnrl_lightning.surrogate.mixture import EXPLORATION
 
 SHARES = 7
 """Budgets for which a search over a range of them names a candidate each."""
@@ -42,6 +43,9 @@ class EpisodeOptions:
         surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
             and only the most promising of their candidates are evaluated; otherwise each real episode is. null: if the
             agent uses a sensitivity and proposals, and episodes have one step and no penalty.
+        exploration: Share of their deviations from the posterior mean that these functions keep. 1: Thompson sampling;
+            0: all are the mean. With many groups, functions drawn from the posterior differ so much that what maximises
+            one of them is rarely good.
 
     Raises:
         UserError: The proposal is unknown, or a number is out of range. The reward is checked together with the
@@ -56,6 +60,7 @@ class EpisodeOptions:
     sensitivity: bool = True
     proposal: str | None = "dynamic_programming"
     surrogate: bool | None = None
+    exploration: float = EXPLORATION
 
     def __post_init__(self) -> None:
         check_fields(self, "episode")
@@ -64,6 +69,7 @@ class EpisodeOptions:
         if self.macs_range is not None:
             expected = "two shares below 1, the smaller one first, or null"
             ascending("episode.macs_range", self.macs_range, expected, 1, "()")
+        real("episode.exploration", self.exploration, 0, 1)
         if self.proposal is not None:
             one_of("episode.proposal", self.proposal, FROM_SENSITIVITY, ", or null")
         if self.surrogate and (self.proposal is None or not self.sensitivity):

@@ -16,13 +16,13 @@ def generator(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def imagination_of(widths=None, rewards=None, mean=False):
+def imagination_of(widths=None, rewards=None, exploration=1.0):
     graph = small_graph()
     terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
     known = torch.zeros(0, 4, dtype=torch.int64) if widths is None else widths
     scores = torch.zeros(0) if rewards is None else rewards
     surrogate = Surrogate(terms, [flat_prior(terms)], known, -scores)
-    return Imagination(graph, LIMITS, lambda: surrogate, lambda: (known, scores), mean)
+    return Imagination(graph, LIMITS, lambda: surrogate, lambda: (known, scores), exploration)
 
 
 def begin(imagination, proposals, seed=0):
@@ -40,7 +40,7 @@ def test_rewards_are_relative_to_the_proposal_and_those_of_the_episodes_function
     rewards = imagination.rewards(other, torch.arange(3))
     assert len(set(rewards.tolist())) == 3  # three functions
     assert torch.equal(imagination.rewards(other[1:2], torch.tensor([1])), rewards[1:2])
-    mean = imagination_of(mean=True)
+    mean = imagination_of(exploration=0.0)
     begin(mean, proposals)
     assert len(set(mean.rewards(other, torch.arange(3)).tolist())) == 1
 
@@ -48,7 +48,7 @@ def test_rewards_are_relative_to_the_proposal_and_those_of_the_episodes_function
 def test_the_policy_sees_the_slopes_of_the_function():
     """By the posterior mean, narrowing and widening by a quarter of a log keep ratio, over 3 root mean squares."""
     proposals = torch.tensor([[12, 16, 16, 24]])
-    imagination = imagination_of(mean=True)
+    imagination = imagination_of(exploration=0.0)
     _, seen = begin(imagination, proposals)
     slopes = torch.zeros(4, 2, dtype=torch.float64)
     level = float(imagination.surrogate.mean(proposals))

@@ -108,7 +108,7 @@ def test_the_policy_sees_what_the_last_channel_is_worth(graph, limits):
     terms = Terms(graph.widths, random_sensitivity(graph).of_groups)
     nothing = torch.zeros(0, len(graph.widths), dtype=torch.int64), torch.zeros(0)
     surrogate = Surrogate(terms, [flat_prior(terms)], *nothing)
-    imagination = Imagination(graph, limits, lambda: surrogate, lambda: nothing, mean=True)
+    imagination = Imagination(graph, limits, lambda: surrogate, lambda: nothing, exploration=0.0)
     block, narrow, stem = (number_of(graph, name) for name in ("block.0", "narrow", "stem"))
     start = graph.widths.clone()
     start[[block, narrow, stem]] = torch.tensor([1, 0, 1])
