@@ -27,8 +27,8 @@ class Imagination:
     """What imagined episodes start from, what the policy sees of their functions, and their rewards.
 
     Each episode has a function drawn from the posterior of the surrogate: the policy learns to maximise all of them
-    (Thompson sampling by a policy, if `exploration` is 1). It sees the function in its slopes: the change in reward when one group of the
-    proposal is narrowed or widened, in units of their root mean square over the groups.
+    (Thompson sampling by a policy, if `exploration` is 1). It sees the function in its slopes: the change in reward
+    when one group of the proposal is narrowed or widened, in units of their root mean square over the groups.
 
     Args:
         graph: The traced network.
