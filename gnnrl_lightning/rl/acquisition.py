@@ -13,7 +13,7 @@ from gnnrl_lightning.processes import of_all, rank, share
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
+from gnnrl_lightning.search.variations import SPREAD, ask_maximisers, first_count, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
 from gnnrl_lightning.surrogate.diagnostics import kendall
 from gnnrl_lightning.surrogate.mixture import Surrogate
@@ -23,11 +23,6 @@ VARIATIONS = 2000
 
 PARTS = 16
 """Partial moves of each imagined episode."""
-
-FIRST, SPREAD = 12, 0.3
-"""Variations of the best starting candidate that are scored first if whole groups may go, and standard deviation of
-their log keep ratios. Losses of single groups, from which the surrogate starts, say little about networks without some
-of them."""
 
 LONGEST = 1.5
 """A partial move is at most this many times as long as the policy's."""
@@ -109,9 +104,7 @@ class Acquisition:
 
     @property
     def _knows_little(self) -> bool:
-        if self.problem.limits.allowed.removable is None:
-            return False
-        return sum(item.proposer == self.proposer for item in self.problem.history) < FIRST
+        return sum(item.proposer == self.proposer for item in self.problem.history) < first_count(self.problem)
 
     def _partial(self, widths: Tensor, generator: torch.Generator) -> Tensor:
         """Proposals between those that episodes start from and their final widths, in some of the groups."""

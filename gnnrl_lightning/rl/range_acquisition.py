@@ -11,12 +11,12 @@ from torch import Tensor
 
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.processes import rank, share, world_size
-from gnnrl_lightning.rl.acquisition import SPREAD, VARIATIONS, Acquisition
+from gnnrl_lightning.rl.acquisition import VARIATIONS, Acquisition
 from gnnrl_lightning.rl.env.imagination import PARENTS, Imagination
 from gnnrl_lightning.rl.env.proposals import Proposals
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import first_variations, parents_among, variations_of
+from gnnrl_lightning.search.variations import SPREAD, first_variations, parents_among, variations_of
 from gnnrl_lightning.seeds import generator_for
 
 ROUNDS = 10

@@ -16,6 +16,13 @@ NARROWEST, WIDEST = 0.05, 0.45
 TOGGLED = 0.5
 """Share of the variations with another set of whole groups, if groups may go."""
 
+FIRST, SPREAD = 12, 0.3
+"""Variations of the best starting candidate that are scored first, and standard deviation of their log keep ratios.
+
+They change all groups at once: the losses of single groups, from which the surrogate starts, say little about how
+groups act together, and less about networks without some of them.
+"""
+
 
 def parents_among(ranked: Tensor, count: int) -> Tensor:
     """Which candidates to vary, `(m,)` int64, m at most count: the best ones, some of them with other groups absent.
@@ -88,6 +95,11 @@ def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator)
     toggled = widths.clone()
     toggled[rows, groups] = torch.where(widths[rows, groups] < 1, back, 0.0)
     return toggled
+
+
+def first_count(problem: SearchProblem) -> int:
+    """Number of candidates for `first_variations`: at most a fifth of all evaluations."""
+    return min(FIRST, problem.evaluations // 5)
 
 
 def first_variations(

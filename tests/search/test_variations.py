@@ -6,16 +6,16 @@ import torch
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import first_variations, parents_among, variations
+from gnnrl_lightning.search.variations import first_count, first_variations, parents_among, variations
 from tests.support.fakes import Landscape
 from tests.support.networks_branches import Residual
 
 
-def problem_at(min_width, macs=0.6):
+def problem_at(min_width, macs=0.6, evaluations=40):
     graph = trace(Residual(), torch.zeros(1, 3, 10, 10))
     limits = Budget(macs=macs, min_width=min_width).on(graph)
     evaluate = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    problem = SearchProblem(graph, limits, evaluate, 40, starting_candidates(graph, limits))
+    problem = SearchProblem(graph, limits, evaluate, evaluations, starting_candidates(graph, limits))
     problem.start()
     return problem
 
@@ -46,6 +46,11 @@ def test_no_group_goes_where_all_stay():
     generator = torch.Generator().manual_seed(0)
     assert int(variations(problem, 6, 400, generator).min()) == 1
     assert int(first_variations(problem, 8, 0.3, generator).min()) >= 1
+
+
+@pytest.mark.parametrize(("evaluations", "count"), [(20, 4), (40, 8), (60, 12), (200, 12)])
+def test_a_fifth_of_few_evaluations_is_for_first_variations(evaluations, count):
+    assert first_count(problem_at(1, evaluations=evaluations)) == count
 
 
 def test_first_variations_keep_the_set_of_groups():
