@@ -98,8 +98,8 @@ def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator)
 
 
 def first_count(problem: SearchProblem) -> int:
-    """Number of candidates for `first_variations`: at most a fifth of all evaluations."""
-    return min(FIRST, problem.evaluations // 5)
+    """Number of candidates for `first_variations`: at most a sixth of all evaluations."""
+    return min(FIRST, problem.evaluations // 6)
 
 
 def first_variations(
