@@ -181,7 +181,7 @@ class Comparison:
         """Run a method under the budget of the job, fine-tune its winner if asked for, and test it."""
         job, primary = trained.job, trained.job.task.goal.primary
         if not self.options.finetune:
-            return self._winner(trained, method, seed, path)
+            return self._winner(trained.without_finetuning(), method, seed, path)
         found, checkpoint = _unfinished_files(path)
         if not found.is_file():
             checkpoint.unlink(missing_ok=True)

@@ -113,6 +113,12 @@ class Trained:
         """Return the same job under another budget; what has been measured on the network is not measured again."""
         return replace(self, job=replace(self.job, limits=limits))
 
+    def without_finetuning(self) -> Trained:
+        """Return the same job, in which nothing is fine-tuned."""
+        options = self.job.options
+        options = replace(options, finetuning=replace(options.finetuning, epochs=0))
+        return replace(self, job=replace(self.job, options=options))
+
     def _once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what has been made under this name, for this job or for one with another budget."""
         if name not in self._known:

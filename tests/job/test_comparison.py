@@ -58,7 +58,7 @@ def test_the_whole_comparison(task, tmp_path):
     options = CompareOptions(
         methods=["agent", "uniform", "greedy", "evolution"], seeds=[0, 1], budgets=[0.4, 0.6], test_half="odd"
     )  # fmt: skip
-    comparison = comparison_of(task, options, report=reported.append)
+    comparison = comparison_of(task, options, report=reported.append, delivery={"fastest_of": 2})
     folder = RunFolder.create(tmp_path, "run")
     figures = comparison.run(folder)
     assert json.loads(folder.compare.read_text()) == figures
@@ -80,6 +80,7 @@ def test_the_whole_comparison(task, tmp_path):
         spent = {"agent": 1 + 6 + 2 * 3, "uniform": 1 + 1, "greedy": 1 + 1, "evolution": 14}
         assert row["evaluations"] == spent[row["method"]]
         assert 0 <= row["top1_test_before"] <= 100 and "top1_test_after" not in row
+        assert "alike" not in row  # the best candidate wins, however long it takes
         # A candidate reads only the holdout, once if it is not cached.
         evaluated = (row["examples"] - 64) / 287
         assert evaluated == int(evaluated) and 1 <= evaluated <= row["evaluations"] - 1
@@ -256,7 +257,9 @@ def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task
 def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     trained = []
     options = CompareOptions(methods=["uniform", "random"], seeds=[0, 1], finetune=True)
-    comparison = comparison_of(task, options, finetuning=TrainingOptions(epochs=2, learning_rate=0.1))
+    comparison = comparison_of(
+        task, options, finetuning=TrainingOptions(epochs=2, learning_rate=0.1), delivery={"fastest_of": 2}
+    )
     original = task.train
 
     def record(network, given, trainer, teacher=None, checkpoint=None, seed=None):
@@ -273,6 +276,7 @@ def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):
     assert first["top1_test_after"] != second["top1_test_after"]
     assert all(0 <= row["top1_test_after"] <= 100 for row in figures["rows"])
     assert {"top1_test_after"} <= figures["summary"][0].keys()
+    assert all("alike" in row for row in figures["rows"] if row["method"] == "random")
 
 
 def test_a_fine_tuning_that_diverges_does_not_end_the_comparison(task, tmp_path):
