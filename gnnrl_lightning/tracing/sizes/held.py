@@ -15,12 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.program.copies import on_meta
-from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.recorder import Call, Given, Recorder, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
-from gnnrl_lightning.trees import map_tensors, tensors, to_device
+from gnnrl_lightning.trees import map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -121,31 +119,3 @@ def _with_size(dim: int, size: int) -> Any:
         return output.new_empty(shape)
 
     return hook
-
-
-def find_modules(network: nn.Module, inputs: Inputs, paths: Sequence[str]) -> dict[str, Module]:
-    """Return modules with the arguments that they have in a forward pass; none if the network needs values.
-
-    Args:
-        network: The network, in evaluation mode.
-        inputs: Its inputs.
-        paths: Paths of the modules.
-    """
-    copied, found = on_meta(network).eval(), dict[str, Module]()
-
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if path not in found:  # as it is before the pass: its code may keep tensors
-                found[path] = Module(copy.deepcopy(module), args, kwargs)
-
-        return hook
-
-    handles = [copied.get_submodule(path).register_forward_pre_hook(note(path), with_kwargs=True) for path in paths]
-    try:
-        run(copied, to_device(inputs, "meta"))
-    except Exception:  # the user's code may read values of tensors, which meta tensors do not have
-        return {}
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found
