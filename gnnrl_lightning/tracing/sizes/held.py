@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.tracing.program.sources import source_of_error
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.recorder import Call, Given, Recorder, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
@@ -87,11 +88,19 @@ class Module:
             answers: The sizes that follow from others, -1 in the call.
             resize: Other sizes of the module's inputs, and of what its layers make.
         """
+        recorder = Recorder({(call.operator, call.number) for call in calls}, answers)
+        self._run(recorder, values, resize)  # what it has called until an error counts
+        return recorder.given
+
+    def refuses(self, values: Mapping[str, Any], resize: Resize) -> str:
+        """Return the line of code at which the module fails with other values of attributes and other sizes, or ""."""
+        error = self._run(Recorder(set(), {}), values, resize)
+        return "" if error is None else source_of_error(error)
+
+    def _run(self, recorder: Recorder, values: Mapping[str, Any], resize: Resize | None) -> Exception | None:
         copied = copy.deepcopy(self.module)
         for name, value in values.items():
             setattr(copied, name, value)
-        wanted = {(call.operator, call.number) for call in calls}
-        recorder = Recorder(wanted, answers)
         for child in copied.modules():
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)
@@ -103,9 +112,9 @@ class Module:
         try:
             with torch.no_grad(), torch.device("meta"), recorder:
                 copied(*args, **kwargs)
-        except Exception:  # the user's code may raise anything at other sizes; what it has called until then counts
-            return recorder.given
-        return recorder.given
+        except Exception as error:  # the user's code may raise anything at other sizes
+            return error
+        return None
 
 
 def _with_size(dim: int, size: int) -> Any:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
+from gnnrl_lightning.tracing.sizes.compared import note_compared
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
@@ -28,7 +29,8 @@ from gnnrl_lightning.tracing.walk import Walk
 def tie_sizes(walk: Walk, channels: Channels, failing: Collection[str]) -> bool:
     """Tie channels of failing groups to those of which the code gives their calls the size; each is tried once.
 
-    Numbers by which it scales products of feature maps may depend on their widths, see `note_scales`.
+    Numbers by which it scales products of feature maps may depend on their widths, see `note_scales`, and numbers with
+    which it compares these, see `note_compared`.
 
     Args:
         walk: The walk.
@@ -54,7 +56,7 @@ def tie_sizes(walk: Walk, channels: Channels, failing: Collection[str]) -> bool:
             for one, other in _runs(reads, along, channels):
                 walk.labels.tie(torch.stack([one, other]), call.operator, call.source)
                 changed = True
-    return changed or note_scales(following, channels, mine)
+    return changed or note_scales(following, channels, mine) or note_compared(following, channels, mine)
 
 
 Pairs = Iterator[tuple[Tensor, Tensor]]
