@@ -80,7 +80,7 @@ def trace(
             unfit = {}
             continue
         channels = graph._channels
-        if part_otherwise(walked, channels, found) or tie_sizes(walked, network, inputs, channels, found):
+        if part_otherwise(walked, channels, found) or tie_sizes(walked, channels, found):
             unfit = {}
             continue
         unfit |= found

@@ -159,9 +159,11 @@ def einsum(equation: str, places: Places, *operands: Any, operator: Callable[...
     return operator(equation, *read)
 
 
-def addmm(bias: Tensor, places: Places, first: Tensor, *rest: Any, operator: Callable[..., Tensor], **options: Any):
+def addmm(bias: Tensor, places: Places, *factors: Tensor, operator: Callable[..., Tensor], **options: Any) -> Tensor:
     """`bias + first @ second`: the first factor reads zeros in place of removed channels."""
-    return operator(bias, _only(first, places), *rest, **options)
+    named = (options.pop(name) for name in ("mat1", "batch1", "mat2", "batch2") if name in options)
+    first, second = (*factors, *named)
+    return operator(bias, _only(first, places), second, **options)
 
 
 def convolution(x: Tensor, places: Places, *rest: Any, operator: Callable[..., Tensor], **options: Any) -> Tensor:

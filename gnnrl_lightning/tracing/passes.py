@@ -41,13 +41,13 @@ def walk_network(
         UserError: It cannot be exported, or needs more than its inputs for training, which alone uses some parameters.
     """
     # Each pass gets a copy of its own: the network's code may keep the tensors of a pass.
-    program = export(shared_copy(network), inputs)
-    walked = walk(program, network)
+    program, calls = export(shared_copy(network), inputs)
+    walked = walk(program, network, calls)
     parameters, buffers = unused_tensors(program)
     if parameters or buffers or training:
         _walk_training(walked, network, inputs, parameters)
     kept = keep_layers(walked, network, keep)
-    decide_heads(walked, network, inputs)
+    decide_heads(walked)
     settle_blocks(walked)
     return walked, kept
 
@@ -56,7 +56,7 @@ def _walk_training(walked: Walk, network: nn.Module, inputs: Inputs, parameters:
     """Walk the network in training mode; where it runs but cannot be exported, the test of training decides."""
     walked.trained, two = True, two_examples(inputs)
     try:
-        program = export(shared_copy(network).train(), two)
+        program, _ = export(shared_copy(network).train(), two)
     except UserError as error:
         if not parameters or training_error(network, inputs) is None:
             return

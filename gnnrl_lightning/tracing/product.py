@@ -213,8 +213,8 @@ class Product:
 def _each_once(table: Tensor) -> Tensor:
     """Labels along one dimension, of which a view may have made several positions each: each of them once."""
     dims = support(table)
-    if len(dims) != 1 or len(labels := table.unique()) == table.numel():
-        return table
+    if len(dims) != 1 or bool((table < 0).any()) or len(labels := table.unique()) == table.numel():
+        return table  # fixed positions all have the same label
     return labels.reshape([len(labels) if dim == dims[0] else 1 for dim in range(table.dim())])
 
 

@@ -19,6 +19,7 @@ from torch.fx import Node
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
+from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.macs import macs_of
 from gnnrl_lightning.tracing.records import (
     Blocks,
@@ -80,6 +81,7 @@ class Walk:
 
     Attributes:
         network: The network.
+        arguments: The arguments of its modules in the program.
         labels: The labels, with joins, ties and freezes.
         parameters: Parameters and buffers: name -> value with one label tensor per dimension.
         aliases: Identity of a tensor -> its first name.
@@ -123,6 +125,7 @@ class Walk:
     """
 
     network: nn.Module
+    arguments: Calls
     labels: Labels = field(default_factory=Labels)
     parameters: dict[str, Value] = field(default_factory=dict)
     aliases: dict[int, str] = field(default_factory=dict)
@@ -277,16 +280,32 @@ def find_rule(target: Any) -> RuleRow | None:
     name = operator_name(target)
     if name in RULES or not isinstance(target, torch._ops.OpOverload):
         return RULES.get(name)
-    functional = getattr(torch.ops.aten, name, None) if target._schema.is_mutable else None
+    functional = getattr(torch.ops.aten, name, None) if target.namespace == "aten" else None
     overloads = [getattr(functional, overload) for overload in functional.overloads()] if functional else [target]
     return RULES["pointwise"] if any(torch.Tag.pointwise in overload.tags for overload in overloads) else None
+
+
+ALIASES = {
+    "concat": "cat",
+    "concatenate": "cat",
+    "divide": "div",
+    "true_divide": "div",
+    "multiply": "mul",
+    "subtract": "sub",
+    "negative": "neg",
+    "absolute": "abs",
+    "swapdims": "transpose",
+    "moveaxis": "movedim",
+}
+"""Another name of an operator -> its name."""
 
 
 def operator_name(target: Any) -> str:
     """Return the operator's name: `aten.conv2d.default` -> `conv2d`, `aten.relu_.default` -> `relu`."""
     if isinstance(target, torch._ops.OpOverload):
         name = target._schema.name.split("::")[-1]
-        return name.rstrip("_") if target._schema.is_mutable else name
+        name = name.rstrip("_") if target._schema.is_mutable else name
+        return ALIASES.get(name, name)
     return getattr(target, "__name__", str(target))
 
 

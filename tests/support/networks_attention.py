@@ -207,6 +207,49 @@ class RotaryOfABuffer(Fused):
 
 
 @attention(heads())
+class RotaryOfAllChannels(RotaryOfABuffer):
+    """Of all channels turn the first ones and are left the others, of which there are none."""
+
+    def turned(self, x):
+        return super().turned(torch.cat([x[..., :WIDTH], x[..., WIDTH:]], -1))
+
+
+class Matrix(nn.Module):
+    """A linear layer by hand, as in GPT-2: its weight is transposed, and tokens are examples."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.outputs, self.bias = outputs, nn.Parameter(torch.zeros(outputs))
+        self.weight = nn.Parameter(torch.randn(inputs, outputs) / inputs**0.5)
+
+    def forward(self, x):
+        shape = (*x.size()[:-1], self.outputs)
+        return torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight).view(shape)
+
+
+@attention(heads())
+class OfMatrices(Fused):
+    """The output projection gets all heads in one dimension, of which its code reads the size."""
+
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.proj = Matrix(12, 36), Matrix(12, 12)
+
+    def mix(self, q, k, v):
+        return F.scaled_dot_product_attention(q, k, v)
+
+
+@attention(heads())
+class BiasWhereValid(Fused):
+    """Scores are a number where a mask is false, and factors have the names that are not used in PyTorch."""
+
+    def mix(self, q, k, v):
+        scores = torch.multiply(q @ k.transpose(-2, -1), self.scale)
+        valid = torch.ones(5, 5, dtype=torch.bool, device=q.device).tril()
+        return torch.where(valid, scores, -1e9).softmax(-1) @ v
+
+
+@attention(heads())
 class LinearAttention(Fused):
     """Keys and values are multiplied first: their widths are both in the product."""
 

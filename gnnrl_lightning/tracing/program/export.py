@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules import transformer
+from torch.utils._python_dispatch import _disable_current_modes
 
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.program.regions import enter_regions, region_name, regions
@@ -24,6 +25,9 @@ from gnnrl_lightning.trees import call, leaves, map_tensors, tensors
 
 Inputs = tuple[Any, ...] | dict[str, Any]
 """Positional or keyword arguments of `forward`; tensors may be nested in tuples, lists and dictionaries."""
+
+Calls = dict[str, tuple[Any, Any]]
+"""Path of a module -> positional and keyword arguments of its first call, with their tensors on the meta device."""
 
 
 def one_example(inputs: Inputs) -> Inputs:
@@ -67,7 +71,7 @@ def run(network: nn.Module, inputs: Inputs) -> Any:
         return call(network, inputs)
 
 
-def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
+def export(network: nn.Module, inputs: Inputs) -> tuple[ExportedProgram, Calls]:
     """Export a network as a graph without regions and without in-place writes through views.
 
     In-place operators on whole tensors (`relu_`, `add_`) remain: the walk handles them like the out-of-place ones.
@@ -78,14 +82,17 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
         network: A network in evaluation mode whose forward pass runs and that may be modified (see `shared_copy`).
         inputs: Arguments of `forward`.
 
+    Returns:
+        The program, and the arguments of the network's modules in it.
+
     Raises:
-        UserError: `torch.export` fails, the network has a region that cannot be entered, such as `torch.cond`, or it
-            returns an object that may hide tensors.
+        UserError: `torch.export` fails, the network has a region that cannot be entered, such as `torch.cond`, a tensor
+            has a size that depends on values, or it returns an object that may hide tensors.
     """
     name = type(network).__name__
     hook = network.register_forward_hook(_flat)
     try:
-        with torch.no_grad(), _quiet(), _masks_as_given():
+        with torch.no_grad(), _quiet(), _masks_as_given(), _noted_calls(network) as calls:
             program = torch.export.export(network, *arguments(inputs), strict=False)
             entered = enter_regions(program.graph_module)
             if not replace_slice_writes(program.graph):
@@ -103,7 +110,40 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
             f"{name} cannot be traced: it calls {region_name(region)}{where}, whose graph cannot be entered: "
             "write it without, for instance torch.where in place of torch.cond"
         )
-    return program
+    for node in program.graph.nodes:
+        if any(type(size) is not int for tensor in tensors(node.meta.get("val")) for size in tensor.shape):
+            where = f" ({source})" if (source := source_of(module_of(node), line_of(node))) else ""
+            raise UserError(
+                f"{name} cannot be traced: its code makes a tensor whose size depends on values"
+                f"{where}: write it with torch.where, gather or a mask, or trace the part of the network before it"
+            )
+    return program, calls
+
+
+@contextmanager
+def _noted_calls(network: nn.Module) -> Iterator[Calls]:
+    """Note the arguments of modules; not where their sizes depend on values of tensors."""
+    found: Calls = {}
+
+    def on_meta(tensor: Tensor) -> Tensor:
+        with _disable_current_modes():
+            return torch.empty(tensor.shape, dtype=tensor.dtype, device="meta")
+
+    def note(path: str) -> Any:
+        def hook(module: nn.Module, *given: Any) -> None:
+            if path not in found and all(type(size) is int for tensor in tensors(given) for size in tensor.shape):
+                args, kwargs = map_tensors(on_meta, given)
+                found[path] = args, kwargs
+
+        return hook
+
+    modules = network.named_modules(remove_duplicate=False)
+    handles = [module.register_forward_pre_hook(note(path), with_kwargs=True) for path, module in modules]
+    try:
+        yield found
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 CONSTANTS = (

@@ -24,7 +24,7 @@ def _expand(labels: Tensor, value: Value, dim: int) -> Tensor:
     return labels.expand(sizes)
 
 
-@rule("cat", "concatenate", kind="cat")
+@rule("cat", kind="cat")
 def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     """Concatenation: labels along `dim` are concatenated; along the other dimensions they are joined."""
     tensors = [value for value in tensors if value.shape != (0,)]

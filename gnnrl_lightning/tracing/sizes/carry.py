@@ -18,20 +18,22 @@ from torch.fx.node import map_aggregate
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.tracing.labels import FIXED, Value, support, vector
+from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.sources import line_of, module_of, source_of
 from gnnrl_lightning.tracing.records import Step
 from gnnrl_lightning.tracing.repeats import end_repeats
 from gnnrl_lightning.tracing.walk import Walk, find_rule, operator_name
 
 
-def walk(program: ExportedProgram, network: nn.Module) -> Walk:
+def walk(program: ExportedProgram, network: nn.Module, calls: Calls) -> Walk:
     """Propagate labels through an exported program, see `export`.
 
     Args:
         program: The exported network.
         network: The network, for the values of its integer buffers.
+        calls: The arguments of its modules.
     """
-    state = Walk(network)
+    state = Walk(network, calls)
     _pass(state, program)
     return state
 
@@ -159,12 +161,12 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
 
 
 def _plain(result: Any) -> Any:
-    """A rule's result without label tensors that say nothing: of positions of which a slice has left fixed ones."""
+    """A rule's result without label tensors that say nothing: a slice has left none, or positions that are fixed."""
     if isinstance(result, (tuple, list)):
         return type(result)(map(_plain, result))
     if not isinstance(result, Value):
         return result
-    kept = tuple(labels for labels in result.labels if support(labels) or int(labels.flatten()[0]) != FIXED)
+    kept = tuple(labels for labels in result.labels if support(labels) or bool((labels != FIXED).any()))
     return result if len(kept) == len(result.labels) else Value(result.shape, kept)
 
 

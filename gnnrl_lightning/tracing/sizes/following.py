@@ -15,10 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.tracing.labels import shrinking
-from gnnrl_lightning.tracing.program.copies import shared_copy
-from gnnrl_lightning.tracing.program.export import Inputs
+from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
-from gnnrl_lightning.tracing.sizes.held import Module, find_modules
+from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_in
@@ -93,8 +92,8 @@ class Following:
             each label if that differs from the walk's.
     """
 
-    def __init__(self, walk: Walk, network: nn.Module, inputs: Inputs) -> None:
-        self.walk, self.network, self.inputs = walk, network, inputs
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
         self.calls, self.splits = _without_loose(walk), [call for call in walk.splits if call.held]
         self.rows: dict[tuple[str, str, int | None], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
@@ -112,14 +111,13 @@ class Following:
         return found is not None and call.sizes[found[0]] in self._integers(call.module)
 
     @cached_property
-    def modules(self) -> dict[str, Module]:
-        """Modules that give sizes to their calls, by path."""
-        paths = list(dict.fromkeys(call.module for call in (*self.calls, *self.splits)))
-        return find_modules(shared_copy(self.network), self.inputs, paths)
+    def _network(self) -> nn.Module:
+        return on_meta(self.walk.network).eval()
 
     def module(self, path: str) -> Module | None:
-        """Return a module that gives sizes to its calls, also where none of its attributes is one."""
-        return self.modules.get(path) or find_modules(shared_copy(self.network), self.inputs, [path]).get(path)
+        """Return a module that gives sizes to its calls; None if the sizes of its own arguments depend on values."""
+        given = self.walk.arguments.get(path)
+        return None if given is None else Module(self._network.get_submodule(path), *given)
 
     def follow(self, calls: Sequence[SizedCall], grown: Mapping[str, Grown], resize: Resize, more: More) -> Found:
         """Find the attributes that are sizes of calls, and whether all calls follow if they are set.
@@ -139,13 +137,15 @@ class Following:
         for path in dict.fromkeys(call.module for call in calls):
             mine = [call for call in calls if call.module == path]
             sizes = grown[path]
-            module = self.modules.get(path)
+            module = self.module(path)
             if module is None:
                 fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
                 if fixed is not None:
                     return Found((), fixed)
                 continue
             ways = module.choices(replace(resize, layers=self._layers(path, more)))
+            if resize.heads and not self._makes(path, mine):  # its inputs have the heads, perhaps in one dimension
+                ways += module.choices(resize.flat())
             parts = self._parts(path, more) if resize.wider else {}
             found = _follow(path, module, mine, sizes, ways, parts)
             if found.culprit is not None:
@@ -159,6 +159,12 @@ class Following:
         found = ((name, dim, labels, more(labels)) for name, dim, labels in layers_in(self.walk, path))
         return {name: (dim, len(labels) + longer) for name, dim, labels, longer in found if longer}
 
+    def _makes(self, path: str, calls: Sequence[SizedCall]) -> bool:
+        """Whether a layer inside a module makes channels of its calls."""
+        read = {channel for call in calls for channel in self.channel[free(call.labels)].tolist()}
+        made = (self.channel[free(labels)].tolist() for _, _, labels in layers_in(self.walk, path))
+        return not all(read.isdisjoint(channels) for channels in made)
+
     def _parts(self, path: str, more: More) -> dict[str, int]:
         """Return the attributes of a module that are sizes of parts of rows of channels, with more in each row."""
         found = {name: tables[0][0][0] for (module, name, place), tables in self.rows.items()
@@ -168,7 +174,7 @@ class Following:
     def hold_plain(self) -> None:
         """Find attributes that are sizes of channels without heads, and record them."""
         for path in dict.fromkeys(call.module for call in self.plain):
-            calls, module = [call for call in self.plain if call.module == path], self.modules.get(path)
+            calls, module = [call for call in self.plain if call.module == path], self.module(path)
             if module is not None:
                 grown = grown_sizes(calls, self.channel, lambda along: one_more_of(self.channel, along))
                 found = _attributes(module, calls, grown[path], Resize({}), {})

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
-from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
 from gnnrl_lightning.tracing.sizes.following import Following, Found, More, free, grown_sizes, one_more_of
 from gnnrl_lightning.tracing.sizes.resize import Resize
@@ -38,16 +37,14 @@ MASKED = "is part of an attention head, which is combined with values that canno
 """Why a head stays that has a mask of its own."""
 
 
-def decide_heads(walk: Walk, network: nn.Module, inputs: Inputs) -> None:
+def decide_heads(walk: Walk) -> None:
     """Decide which channels of heads go together, and find the sizes that modules hold as attributes.
 
     Args:
         walk: The finished walk; its labels, sizes and contractions are completed.
-        network: Its network.
-        inputs: The inputs with which it was traced.
     """
     settle_outside(walk)
-    held = Following(walk, network, inputs)
+    held = Following(walk)
     decide_splits(held)
     if not walk.heads and not held.plain:
         held.record()

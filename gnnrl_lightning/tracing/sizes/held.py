@@ -15,12 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.program.copies import on_meta
-from gnnrl_lightning.tracing.program.export import Inputs, run
+from gnnrl_lightning.tracing.program.sources import source_of_error
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.recorder import Call, Given, Recorder, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
-from gnnrl_lightning.trees import map_tensors, tensors, to_device
+from gnnrl_lightning.trees import map_tensors, tensors
 
 
 @dataclass(frozen=True)
@@ -89,11 +88,19 @@ class Module:
             answers: The sizes that follow from others, -1 in the call.
             resize: Other sizes of the module's inputs, and of what its layers make.
         """
+        recorder = Recorder({(call.operator, call.number) for call in calls}, answers)
+        self._run(recorder, values, resize)  # what it has called until an error counts
+        return recorder.given
+
+    def refuses(self, values: Mapping[str, Any], resize: Resize) -> str:
+        """Return the line of code at which the module fails with other values of attributes and other sizes, or ""."""
+        error = self._run(Recorder(set(), {}), values, resize)
+        return "" if error is None else source_of_error(error)
+
+    def _run(self, recorder: Recorder, values: Mapping[str, Any], resize: Resize | None) -> Exception | None:
         copied = copy.deepcopy(self.module)
         for name, value in values.items():
             setattr(copied, name, value)
-        wanted = {(call.operator, call.number) for call in calls}
-        recorder = Recorder(wanted, answers)
         for child in copied.modules():
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)
@@ -105,9 +112,9 @@ class Module:
         try:
             with torch.no_grad(), torch.device("meta"), recorder:
                 copied(*args, **kwargs)
-        except Exception:  # the user's code may raise anything at other sizes; what it has called until then counts
-            return recorder.given
-        return recorder.given
+        except Exception as error:  # the user's code may raise anything at other sizes
+            return error
+        return None
 
 
 def _with_size(dim: int, size: int) -> Any:
@@ -121,31 +128,3 @@ def _with_size(dim: int, size: int) -> Any:
         return output.new_empty(shape)
 
     return hook
-
-
-def find_modules(network: nn.Module, inputs: Inputs, paths: Sequence[str]) -> dict[str, Module]:
-    """Return modules with the arguments that they have in a forward pass; none if the network needs values.
-
-    Args:
-        network: The network, in evaluation mode.
-        inputs: Its inputs.
-        paths: Paths of the modules.
-    """
-    copied, found = on_meta(network).eval(), dict[str, Module]()
-
-    def note(path: str) -> Any:
-        def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            if path not in found:  # as it is before the pass: its code may keep tensors
-                found[path] = Module(copy.deepcopy(module), args, kwargs)
-
-        return hook
-
-    handles = [copied.get_submodule(path).register_forward_pre_hook(note(path), with_kwargs=True) for path in paths]
-    try:
-        run(copied, to_device(inputs, "meta"))
-    except Exception:  # the user's code may read values of tensors, which meta tensors do not have
-        return {}
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

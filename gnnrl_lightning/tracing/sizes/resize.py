@@ -42,6 +42,11 @@ class Resize:
             shape = [self.sizes.get(size, size) for size in tensor.shape]
         return tensor.new_empty(shape)
 
+    def flat(self) -> Resize:
+        """Return the sizes of inputs in which numbers and widths of heads are one dimension."""
+        longer = {n * width: n * (width + 1) if self.wider else (n + 1) * width for n, width in self.heads}
+        return Resize(longer)
+
     def choices(self, tensors: Sequence[Tensor]) -> list[Resize]:
         """Return the ways to resize tensors, the likeliest first."""
         likely = max((len(self._likely(tensor)) for tensor in tensors), default=0)

@@ -2,7 +2,7 @@
 
 Code scales channels, sums over them and products of two feature maps by the number of channels; in the pruned network,
 that is the number that is kept. Nothing is assumed: the module runs alone with longer inputs, or with wider layers (see
-`tracing.sizes.held`), and the number must then be another one.
+`tracing.sizes.held`), and with the attributes that are their sizes, and the number must then be another one.
 """
 
 from __future__ import annotations
@@ -60,8 +60,13 @@ def _power(following: Following, item: Scaling, channels: Channels, group: int) 
     longer = {size: size + len(np.unique(mine)) // width}
     ways = [one_more(layers, width)] if layers else []
     value = module.sizes((), {}, {}).factors.get(key, item.value)
+    held = {
+        size.attribute: getattr(module.module, size.attribute) // width * (width + 1)
+        for size in following.walk.sizes
+        if size.module == item.module and size.place is None and (channels.place[free(size.labels), 0] == group).all()
+    }
     for resize in (*ways, *module.choices(Resize(longer))):
-        ratio = module.sizes((), {}, {}, resize).factors.get(key, value)
+        ratio = module.sizes((), held, {}, resize).factors.get(key, value)
         ratio = ratio / value if ratio and value else 1.0
         if ratio > 0 and ratio != 1:
             power = _root(math.log(ratio) / math.log(1 + len(mine) / width / item.labels.numel()))

@@ -26,7 +26,7 @@ def decide_splits(held: Following) -> None:
     """
     walk = held.walk
     for call in held.splits:
-        module = held.modules.get(call.module)
+        module = held.module(call.module)
         parts, sizes, separate = call.parts, list[ModuleSize](), False
         if call.operator == "slice":
             before, inside, after = call.parts

@@ -12,11 +12,11 @@ from collections.abc import Collection, Iterator, Sequence
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import Channels
-from gnnrl_lightning.tracing.program.export import Inputs
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
+from gnnrl_lightning.tracing.sizes.compared import note_compared
 from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
@@ -26,15 +26,14 @@ from gnnrl_lightning.tracing.sizes.wider import layers_of, one_more
 from gnnrl_lightning.tracing.walk import Walk
 
 
-def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels, failing: Collection[str]) -> bool:
+def tie_sizes(walk: Walk, channels: Channels, failing: Collection[str]) -> bool:
     """Tie channels of failing groups to those of which the code gives their calls the size; each is tried once.
 
-    Numbers by which it scales products of feature maps may depend on their widths, see `note_scales`.
+    Numbers by which it scales products of feature maps may depend on their widths, see `note_scales`, and numbers with
+    which it compares these, see `note_compared`.
 
     Args:
         walk: The walk.
-        network: Its network.
-        inputs: The inputs with which it was traced.
         channels: Its groups.
         failing: Names of groups that fail a test of the pruned network.
 
@@ -42,7 +41,7 @@ def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels
         Whether anything has changed: then the groups are to be formed again.
     """
     mine = [number for number, group in enumerate(channels.groups) if group.name in failing]
-    following, changed = Following(walk, network, inputs), False
+    following, changed = Following(walk), False
     for call in (*following.calls, *(call for call in walk.splits if call.rows == 1)):
         key = call.module, call.operator, call.number
         labels = torch.cat(call.parts) if isinstance(call, SplitCall) else call.labels
@@ -57,7 +56,7 @@ def tie_sizes(walk: Walk, network: nn.Module, inputs: Inputs, channels: Channels
             for one, other in _runs(reads, along, channels):
                 walk.labels.tie(torch.stack([one, other]), call.operator, call.source)
                 changed = True
-    return changed or note_scales(following, channels, mine)
+    return changed or note_scales(following, channels, mine) or note_compared(following, channels, mine)
 
 
 Pairs = Iterator[tuple[Tensor, Tensor]]
@@ -66,7 +65,7 @@ Pairs = Iterator[tuple[Tensor, Tensor]]
 
 def _call_as_read(following: Following, call: SizedCall, channels: Channels) -> Pairs:
     """Yield what a module reads, and the labels of a call that is given its size."""
-    found, module = shrinking_of(call, channels.numbers), following.modules.get(call.module)
+    found, module = shrinking_of(call, channels.numbers), following.module(call.module)
     if found is None or found[2] != 1 or call.sizes[found[0]] == -1 or module is None:
         return
     dim, along, _ = found

@@ -196,9 +196,17 @@ class Branch(Code):
         return x if x.sum() > 0 else x.relu()
 
 
+class Selected(Code):
+    """The mean of as many pixels as are positive."""
+
+    def between(self, x):
+        return x[x > 0].mean() + x
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
+        (Selected(), r"its code makes a tensor whose size depends on values \(networks_code.py:\d+: return"),
         (Cond(), r"Cond cannot be traced: it calls cond \(networks_code.py:\d+: return self.head"),
         (
             Branch(),

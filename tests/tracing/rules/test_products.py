@@ -57,7 +57,7 @@ class Scored(nn.Module):
     def forward(self, x):
         q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).movedim(1, -2).permute(1, 0, 2, 3, 4).flatten(1, 2)
         bias = self.bias if isinstance(self.bias, nn.Parameter) else torch.ones(self.bias)
-        weights = torch.baddbmm(bias.to(q), q, k.transpose(1, 2), alpha=0.5).softmax(-1)
+        weights = bias.to(q).baddbmm(batch1=q, batch2=k.transpose(1, 2), alpha=0.5).softmax(-1)
         return self.out((weights @ v).unflatten(0, (-1, self.heads)).transpose(1, 2).flatten(2))
 
 
@@ -68,6 +68,26 @@ def test_a_bias_of_scores_has_the_heads_or_is_broadcast(bias, expected):
     assert {group.name: group.width for group in graph.groups}["inner.qkv"] == expected
     one = tuple(item[:1] for item in inputs)  # the bias has no dimension for examples
     check(graph, network, one, (graph.widths + 1) // 2, torch.Generator().manual_seed(0))
+
+
+class Registers(nn.Module):
+    """Learned tokens beside those of patches."""
+
+    def __init__(self):
+        super().__init__()
+        self.patches, self.registers = nn.Conv2d(3, 6, 1), nn.Parameter(torch.rand(1, 2, 6))
+        self.head = nn.Linear(6, 2)
+
+    def forward(self, x):
+        x = torch.cat([self.registers.expand(len(x), -1, -1), self.patches(x).flatten(2).transpose(1, 2)], 1)
+        return self.head(nn.functional.scaled_dot_product_attention(x, x, x).mean(1))
+
+
+def test_attention_to_learned_tokens_costs_what_it_does_to_others():
+    network, inputs = random_weights(Registers()), (torch.randn(1, 3, 3, 3, dtype=torch.float64),)
+    graph = gnnrl_lightning.trace(network, inputs)
+    assert [(group.name, group.width) for group in graph.groups] == [("patches", 6)]
+    check(graph, network, inputs, torch.tensor([4]), torch.Generator().manual_seed(0))
 
 
 class Mixed(nn.Module):

@@ -10,7 +10,7 @@ from torch import nn
 import gnnrl_lightning
 from gnnrl_lightning.networks.attention import MultiheadAttention
 from tests.support.exactness import TOLERANCE, check, difference, forward, random_weights
-from tests.support.networks_attention import HEADS, WIDTH, Model, PositionBias
+from tests.support.networks_attention import HEADS, WIDTH, Fused, Model, PositionBias
 from tests.support.networks_zoo import ZOO
 
 
@@ -82,6 +82,24 @@ def test_a_pruned_builtin_layer_is_pruned_further():
         group.name: group.width - 1 for group in graph.groups
     }
     check(again, small, inputs, again.smallest, torch.Generator().manual_seed(0))
+
+
+class Padded(Fused):
+    """As in Hugging Face's transformers, values decide whether a mask is needed, except in an export."""
+
+    def mix(self, q, k, v):
+        valid = torch.ones(1, 1, 1, q.shape[2], dtype=torch.bool, device=q.device)
+        skipped = not torch.compiler.is_compiling() and bool(valid.all())
+        return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=None if skipped else valid)
+
+
+def test_heads_in_code_that_does_not_run_without_values():
+    network, example = random_weights(Model(Padded())), torch.randn(1, 5, 9, dtype=torch.float64)
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("embed", 12), ("attention.qkv", HEADS)]
+    plan = graph.plan(network, torch.tensor([7, 2]))
+    assert plan.apply(network).attention.num_heads == 2
+    assert difference(forward(plan.apply(network), (example,)), forward(plan.mask(network), (example,))) <= TOLERANCE
 
 
 def test_reasons_name_the_call_and_what_to_do():

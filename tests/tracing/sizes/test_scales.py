@@ -73,6 +73,33 @@ def test_a_number_in_a_module_that_makes_no_channels():
     check(graph, network, (example,), graph.widths // 2, torch.Generator().manual_seed(1))
 
 
+class OneHead(nn.Module):
+    """Attention of a single head, whose width is an attribute: of a view, and in the scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.heads, self.width = 1, 6
+        self.q, self.k, self.v = nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, 6)
+
+    def split(self, x):
+        return x.view(*x.shape[:-1], self.heads, self.width).transpose(1, 2)
+
+    def forward(self, x):
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = (self.split(layer(tokens)) for layer in (self.q, self.k, self.v))
+        y = (q @ k.transpose(-1, -2) / math.sqrt(self.width)).softmax(-1) @ v
+        return y.transpose(1, 2).flatten(2).transpose(1, 2).reshape(x.shape)
+
+
+def test_the_width_of_a_single_head_is_an_attribute():
+    network = random_weights(Written(OneHead()))
+    example = torch.randn(2, 3, 8, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    graph = gnnrl_lightning.trace(network, example)
+    assert {group.width for group in graph.groups} == {6, 5}
+    pruned = check(graph, network, (example,), graph.widths // 2, torch.Generator().manual_seed(1))
+    assert (pruned.between.heads, pruned.between.width) == (1, 3)
+
+
 FIXED = {"one more": lambda x: x / (x.shape[1] + 1), "a logarithm": lambda x: x * math.log(x.shape[1])}
 
 
