@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.nn.modules import transformer
+from torch.overrides import TorchFunctionMode
 
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.program.regions import enter_regions, region_name, regions
@@ -67,6 +68,24 @@ def run(network: nn.Module, inputs: Inputs) -> Any:
         return call(network, inputs)
 
 
+DATA: Any = Tensor.data
+"""The attribute `data` of tensors."""
+
+
+class _DataDetached(TorchFunctionMode):
+    """Lets code read `x.data` as `x.detach()`: `torch.export` has no operator for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or detach."""
+        return args[0].detach() if func == DATA.__get__ else func(*args, **(kwargs or {}))
+
+
+def exported_program(network: nn.Module, inputs: Inputs, **options: Any) -> ExportedProgram:
+    """Call `torch.export.export`, which raises what it raises, with its further arguments."""
+    with _DataDetached():
+        return torch.export.export(network, *arguments(inputs), strict=False, **options)
+
+
 def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     """Export a network as a graph without regions and without in-place writes through views.
 
@@ -86,10 +105,10 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
     hook = network.register_forward_hook(_flat)
     try:
         with torch.no_grad(), _quiet(), _masks_as_given():
-            program = torch.export.export(network, *arguments(inputs), strict=False)
+            program = exported_program(network, inputs)
             entered = enter_regions(program.graph_module)
             if not replace_slice_writes(program.graph):
-                again = torch.export.export(network, *arguments(inputs), strict=False) if entered else program
+                again = exported_program(network, inputs) if entered else program
                 program = again.run_decompositions({})  # enters regions as well, but forgets where their code is
     except UserError:
         raise

@@ -12,7 +12,7 @@ from torch.fx import Node
 
 TORCH = f"{Path(torch.__file__).parent}/"
 PYTHON = f"{sysconfig.get_path('stdlib')}/"
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2]
 CALLERS = (*(f"{PACKAGE / folder}/" for folder in ("tracing", "surgery")), *map(str, PACKAGE.glob("*.py")))
 """Parts of this package that call networks; `gnnrl_lightning.networks` is a network's own code."""
 

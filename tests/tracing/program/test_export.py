@@ -83,8 +83,17 @@ class Keeps(Code):
         return x
 
 
+class DetachedShortcut(Code):
+    """`x.data`, as shortcuts that pad with zeros read it."""
+
+    def between(self, x):
+        return x + torch.cat([x.data[:, :, 1:], torch.zeros(len(x), x.shape[1], 1, x.shape[3])], 2)
+
+
 @pytest.mark.parametrize("ran", [False, True])
-@pytest.mark.parametrize("case", [Cast, AutocastOff, Gradients, Autocast, Nested, ListCache, DictCache, Keeps])
+@pytest.mark.parametrize(
+    "case", [Cast, AutocastOff, Gradients, Autocast, Nested, ListCache, DictCache, Keeps, DetachedShortcut]
+)
 def test_constructs_freeze_nothing(case, ran):
     network = case().eval()
     if ran:
