@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 from torch.nn.modules import transformer
 from torch.overrides import TorchFunctionMode
 
@@ -122,7 +123,26 @@ def export(network: nn.Module, inputs: Inputs) -> ExportedProgram:
             f"{name} cannot be traced: it calls {region_name(region)}{where}, whose graph cannot be entered: "
             "write it without, for instance torch.where in place of torch.cond"
         )
+    for node in program.graph.nodes:
+        if not has_sizes(node, first=1):  # it may pick examples
+            raise sized_by_values(node)
     return program
+
+
+def has_sizes(node: Node, first: int = 0) -> bool:
+    """Whether the tensors that a node makes have the same sizes, from a dimension on, whatever their values are."""
+    value = node.meta.get("val")
+    made = [item for item in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(item, Tensor)]
+    return all(isinstance(size, int) for item in made for size in item.shape[first:])
+
+
+def sized_by_values(node: Node) -> UserError:
+    """The error about a node whose sizes, or number of MACs, depend on the values of a tensor."""
+    where = f" ({source})" if (source := source_of(module_of(node), line_of(node))) else ""
+    return UserError(
+        f"the network cannot be traced: the values of a tensor decide the size of another one{where}: "
+        "pick elements by a buffer of their numbers, or set those that do not count to zero with torch.where"
+    )
 
 
 CONSTANTS = (

@@ -205,6 +205,39 @@ class Branch(Code):
         return x if x.sum() > 0 else x.relu()
 
 
+class PickedChannels(Code):
+    """Channels picked by the values of a tensor, whose number no graph knows."""
+
+    def between(self, x):
+        return x[:, (x.sum((0, 2, 3)) > 0).nonzero().flatten()].mean(1, keepdim=True) + x
+
+
+class PickedRows(Code):
+    def forward(self, x):
+        x = self.b(self.a(x)).flatten(2).transpose(1, 2)[0]
+        return self.head(x[x.sum(1) > 0])
+
+
+class PickedLast(Code):
+    """As detectors pick boxes: nothing reads what is picked."""
+
+    def forward(self, x):
+        x = self.b(self.a(x))
+        return torch.masked_select(x, x > 0)
+
+
+@pytest.mark.parametrize(("case", "line"), [(PickedChannels, "networks_code.py"), (PickedRows, "test_export.py")])
+def test_sizes_that_values_decide_are_refused(case, line):
+    message = rf"the values of a tensor decide the size of another one \(.*{line}:\d+: return .*torch.where"
+    with pytest.raises(UserError, match=message):
+        gnnrl_lightning.trace(case(), EXAMPLE)
+
+
+def test_what_values_pick_at_the_end_is_no_obstacle():
+    graph = gnnrl_lightning.trace(PickedLast(), EXAMPLE)
+    assert [(group.name, group.width) for group in graph.groups] == BOTH[:1]
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
