@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import check_runs, eval_mode
 from gnnrl_lightning.tracing.program.checks import as_inputs
-from gnnrl_lightning.tracing.program.export import arguments
+from gnnrl_lightning.tracing.program.export import exported_program
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
 ANY = "any"
@@ -92,12 +92,12 @@ def _exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[
     free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
     with eval_mode(network):
         try:
-            program = torch.export.export(network, *arguments(pair), dynamic_shapes=free_batch)
+            program = exported_program(network, pair, dynamic_shapes=free_batch)
         except (RuntimeError, ValueError, AssertionError):
             program = None  # code that fixes its batch cannot be traced for others
         free = program is not None and bool(program.range_constraints)
         if program is None or not free:
-            program = torch.export.export(network, *arguments(as_inputs(example)))
+            program = exported_program(network, as_inputs(example))
     program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
     program.graph_module.recompile()
     return program, {"batch": ANY if free else f"fixed at {count(example)}"}

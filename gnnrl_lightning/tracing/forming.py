@@ -17,7 +17,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from gnnrl_lightning.tracing.groups import ChannelGroup, Channels, Fault, FrozenGroup, Member
-from gnnrl_lightning.tracing.labels import Use
+from gnnrl_lightning.tracing.labels import Parts, Use
 from gnnrl_lightning.tracing.reading import read_labels
 from gnnrl_lightning.tracing.walk import Walk
 
@@ -72,7 +72,7 @@ class _Former:
         for freeze in walk.labels.frozen:
             self._freeze(self.channel[freeze.labels.numpy()], freeze.operator, freeze.reason, freeze.source)
         self.rows, self.tagged = walk.labels.settle(self.channel)
-        self.refined: set[int] = set()
+        self.refined: dict[int, int] = {}  # rows -> number of index sets when they were divided last
 
     def _freeze(self, channels: np.ndarray, operator: str, reason: str, source: str) -> bool:
         fresh = [int(c) for c in np.unique(channels) if int(c) not in self.reasons]
@@ -107,52 +107,74 @@ class _Former:
         """Return pairs of index sets that must keep equal counts, and whether others are to be formed first.
 
         Index sets of rows that lie differently in each are divided, so that all rows have the same ones; channels that
-        cannot be pruned so are frozen.
+        cannot be pruned so are frozen, with those of the other rows in their columns.
         """
         pairs: list[tuple[int, int]] = []
         changed = False
         sizes = Counter(sets.values())
         for number, rows in enumerate(self.rows):
-            labels = rows.labels.numpy()
-            free = labels >= 0
-            channels = np.where(free, self.channel[labels], -1)
-            rigid = not free.all() or any(int(c) not in sets or int(c) in self.reasons for c in channels.flat)
-            patterns = [[sets[int(c)] for c in row] for row in channels] if not rigid else []
+            labels, channels, stays = self._lay(rows, sets)
+            rigid = stays.any(0)
+            if rigid.any() and rows.parts is not None:
+                self._separate(rows.parts)
+                continue
+            if not stays[:, rigid].all():
+                changed |= self._freeze_rows(channels[:, rigid], rows)
+                continue
+            labels, channels = labels[:, ~rigid], channels[:, ~rigid]
+            patterns = [[sets[c] for c in row] for row in channels.tolist()]
             renamed = [_renumber(pattern) for pattern in patterns]
             lengths = [[sizes[index] for index in pattern] for pattern in patterns]
             unlike = any(pattern != renamed[0] for pattern in renamed) or any(row != lengths[0] for row in lengths)
-            if unlike and number not in self.refined:
+            if unlike and self.refined.get(number) != len(sizes):
                 columns = np.unique(np.array(patterns), axis=1, return_inverse=True)[1].flatten()
-                self.tagged += [rows.labels[:, columns == column] for column in range(columns.max() + 1)]
-                self.refined.add(number)
+                self.tagged += [torch.from_numpy(labels[:, columns == column]) for column in range(columns.max() + 1)]
+                self.refined[number] = len(sizes)
                 changed = True
                 continue
-            if rigid or unlike:
-                if rows.parts is not None:
-                    rows.parts.together, rows.parts.tried, self.parted = False, True, True
-                    continue
-                reason = "must keep equal counts together with channels that cannot be pruned so"
-                changed |= self._freeze(channels[free], rows.operator, reason, rows.source)
+            if unlike and rows.parts is not None:
+                self._separate(rows.parts)
+                continue
+            if unlike:
+                changed |= self._freeze_rows(channels, rows)
                 continue
             for pattern in patterns[1:]:
                 pairs.extend(set(zip(patterns[0], pattern, strict=True)))
         return pairs, changed
 
+    def _lay(self, rows: Use, sets: dict[int, int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return labels and channels of rows, -1 for fixed positions, and which of them stay.
+
+        Where the order within rows does not matter, those that stay come first.
+        """
+        labels = rows.labels.numpy()
+        channels = np.where(labels >= 0, self.channel[labels], -1)
+        stays = np.array([[c not in sets or c in self.reasons for c in row] for row in channels.tolist()])
+        if not rows.ordered:
+            order = np.argsort(~stays, axis=1, kind="stable")
+            labels, channels, stays = (np.take_along_axis(each, order, 1) for each in (labels, channels, stays))
+        return labels, channels, stays
+
+    def _separate(self, parts: Parts) -> None:
+        """Let parts be separate index sets from now on, for they cannot keep the ratio of their sizes."""
+        parts.together, parts.tried, self.parted = False, True, True
+
+    def _freeze_rows(self, channels: np.ndarray, rows: Use) -> bool:
+        reason = "must keep equal counts together with channels that cannot be pruned so"
+        return self._freeze(channels[channels >= 0], rows.operator, reason, rows.source)
+
     def form(self, unfit: dict[str, Fault]) -> Channels | None:
         """Form the groups, or return None if parts of channels are separate that were not before."""
         while True:
             sets = self._index_sets()
+            if self._freeze_singles(sets):
+                continue
             pairs, changed = self._ties(sets)
             if self.parted:
                 return None
             if changed:
                 continue
             classes = self._join(sets, pairs)
-            for _, channels, frozen in classes:
-                if not frozen and len(channels[0]) == 1:
-                    changed |= self._freeze(np.concatenate(channels), *self._why_single(int(channels[0][0])))
-            if changed:
-                continue
             failed = [(channels, unfit[name]) for name, channels, frozen in classes if not frozen and name in unfit]
             if not failed:
                 return self._build(classes)
@@ -160,6 +182,14 @@ class _Former:
                 cut = self._use_of(int(members[0][0]), self._cuts)
                 source = fault.source or (cut.source if cut else "")
                 self._freeze(np.concatenate(members), "self-test", fault.reason, source)
+
+    def _freeze_singles(self, sets: dict[int, int]) -> bool:
+        """Freeze the channels that are the only ones of their index sets."""
+        sizes, changed = Counter(sets.values()), False
+        for channel in [channel for channel, number in sets.items() if sizes[number] == 1]:
+            if channel not in self.reasons:
+                changed |= self._freeze(np.array([channel]), *self._why_single(channel))
+        return changed
 
     def _use_of(self, channel: int, uses: Sequence[Use]) -> Use | None:
         """Return the first of the given uses of a channel."""

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import support
-from gnnrl_lightning.tracing.program.sources import module_of
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
 from gnnrl_lightning.tracing.walk import Walk, operator_name
 
@@ -43,10 +42,12 @@ def note_zeros(walk: Walk, labels: Tensor) -> None:
     for made in walk.node.all_input_nodes if walk.node is not None and support(labels) else ():
         while operator_name(made.target) in COPIES and isinstance(made.args[0], Node):
             made = made.args[0]
-        own = isinstance(walk.caller, RECURRENT) and module_of(made) == walk.module
+        own = isinstance(walk.caller, RECURRENT) and walk.module_of(made) == walk.module
         if made in walk.created and walk.caller is not None and not own:
             operator, number, sizes = walk.created[made]
-            walk.calls_of_sizes.append(SizedCall(module_of(made), operator, number, sizes, sizes, labels, walk.source))
+            walk.calls_of_sizes.append(
+                SizedCall(walk.module_of(made), operator, number, sizes, sizes, labels, walk.source)
+            )
 
 
 def note_split(

@@ -141,12 +141,14 @@ class Use:
         operator: Name of the operator.
         source: Its location in the code.
         parts: The parts that it takes if they keep the ratio of their sizes.
+        ordered: Whether the order of labels in each row matters: that of a block of a convolution does not.
     """
 
     labels: Tensor
     operator: str
     source: str
     parts: Parts | None = None
+    ordered: bool = True
 
 
 @dataclass
@@ -222,9 +224,9 @@ class Labels:
         else:
             self.cut(parts, operator, source)
 
-    def tie(self, labels: Tensor, operator: str, source: str) -> None:
+    def tie(self, labels: Tensor, operator: str, source: str, ordered: bool = True) -> None:
         """Record that the rows of `labels` `(rows, n)` must keep equal counts, each row with its own indices."""
-        self.rows.append(Use(labels, operator, source))
+        self.rows.append(Use(labels, operator, source, ordered=ordered))
         for row in labels:
             self.tag(row)
 

@@ -21,6 +21,7 @@ from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.macs import macs_of
+from gnnrl_lightning.tracing.program.sources import module_of, without_slices
 from gnnrl_lightning.tracing.records import (
     Blocks,
     Contraction,
@@ -195,6 +196,10 @@ class Walk:
     def tie(self, labels: Tensor) -> None:
         """Tie the rows of `labels` because of the current operator, see `Labels.tie`."""
         self.labels.tie(labels, self.operator, self.source)
+
+    def module_of(self, node: Node) -> str:
+        """Return the path of the module that calls an operator."""
+        return without_slices(module_of(node), self.network)
 
     @property
     def caller(self) -> nn.Module | None:

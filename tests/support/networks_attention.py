@@ -504,6 +504,34 @@ class ScaledByWidth(Fused):
         return (q @ k.transpose(-2, -1) / math.sqrt(k.size(-1))).softmax(-1) @ v
 
 
+class HeadsByName(nn.Module):
+    """Takes tokens apart into heads, without a layer of its own; it holds their number as layers of einops do."""
+
+    def __init__(self):
+        super().__init__()
+        self.lengths = (("heads", HEADS),)
+
+    def forward(self, x):
+        number = dict(self.lengths)["heads"]
+        if x.shape[-1] % (3 * number):
+            raise ValueError("heads do not divide the channels")
+        return x.reshape(*x.shape[:2], 3, number, x.shape[-1] // (3 * number)).permute(2, 0, 3, 1, 4)
+
+
+@attention({"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3})
+class TakenApartByAModule(Fused):
+    """The layer that makes the heads is not in the module that takes them apart, whose number of heads stays."""
+
+    def __init__(self):
+        super().__init__()
+        self.apart = HeadsByName()
+
+    def split(self, x):
+        return self.apart(self.qkv(x)).unbind(0)
+
+    mix = staticmethod(F.scaled_dot_product_attention)
+
+
 @attention({"embed": (4, 9)}, {"attention.qkv": 3})
 class WidthOfTheInput(Fused):
     """The width of a head is computed from the input's, which is pruned together with it."""

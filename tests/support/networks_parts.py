@@ -47,6 +47,24 @@ class UnequalParts(Mixed):
         super().__init__((7, 3))
 
 
+@case({"stem.0": (7, 1), "stem.0#2": (3, 1), "blocks.1": (6, 1), "blocks.1#2": (4, 1), "b": (5, 1)}, IO)
+class SlicedContainers(Headed):
+    """Modules that hold sizes lie in containers of which the code takes slices; an activation is held twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Sequential(conv(3, 10), Branches((7, 3)))
+        self.blocks = nn.ModuleList([nn.Identity(), conv(10, 10), Branches([6, 4])])
+        self.act = self.again = nn.Sigmoid()
+        self.b, self.head = conv(10, 5), nn.Linear(5, 10)
+
+    def features(self, x):
+        x = self.act(self.stem[1:](self.stem[:1](x)))
+        for block in self.blocks[1:]:
+            x = block(x)
+        return self.b(self.again(x))
+
+
 @case({"a": (6, 2), "c": (6, 1), "reduce": (4, 1), "b": (5, 1)}, IO)
 class SplitByAttribute(Headed):
     """Each branch of a selective kernel reads a half of the channels, whose number the network holds."""

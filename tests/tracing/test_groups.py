@@ -152,6 +152,46 @@ def test_unequal_rows_of_a_grouped_convolution_are_divided():
     assert found == [("a", 2, 2), ("c", 2, 2), ("grouped", 3, 2), ("b", 5, 1)]
 
 
+def test_rows_are_divided_until_all_ties_agree():
+    """Three blocks of 12 channels of `c` and 24 of `a` fill three blocks of 20: in pieces of 4 and of 8 channels.
+
+    Those of 8 do not fit the blocks of `c`, so all pieces have 4.
+    """
+
+    class Uneven(Pair):
+        def __init__(self):
+            super().__init__(24, 6)
+            self.c, self.grouped = nn.Conv2d(24, 36, 1, groups=3), nn.Conv2d(60, 6, 1, groups=3)
+
+        def features(self, x):
+            x = self.a(x).sigmoid()
+            return self.b(self.grouped(torch.cat([self.c(x), x], 1).sigmoid()).sigmoid())
+
+    graph = gnnrl_lightning.trace(Uneven(), torch.zeros(1, 3, 4, 4))
+    assert {group.name for group in graph.frozen} == {"x", "head"}
+    found = [(group.name, group.width, group.sets) for group in graph.groups]
+    assert found == [("a", 4, 15), ("grouped", 2, 3), ("b", 5, 1)]
+
+
+def test_a_shuffle_of_blocks_that_it_does_not_divide_keeps_the_channels_between():
+    """Of two shuffled blocks of five, the third channels of both lie in different blocks, the others in pairs."""
+
+    class Shuffled(Pair):
+        def __init__(self):
+            super().__init__(10, 6)
+            self.grouped = nn.Conv2d(10, 6, 1, groups=2)
+
+        def features(self, x):
+            x = self.a(x).sigmoid()
+            x = x.view(len(x), 2, -1, *x.shape[2:]).transpose(1, 2).flatten(1, 2)
+            return self.b(self.grouped(x).sigmoid())
+
+    graph = gnnrl_lightning.trace(Shuffled(), torch.zeros(1, 3, 4, 4))
+    found = [(group.name, group.width, group.sets) for group in graph.groups]
+    assert found == [("a", 2, 4), ("grouped", 3, 2), ("b", 5, 1)]
+    assert sum(group.width for group in graph.frozen if group.name == "a") == 2
+
+
 def test_blocks_with_one_output_each_go_as_a_whole():
     """Two channels of `a` make one of the grouped convolution, which has as many groups fewer."""
 

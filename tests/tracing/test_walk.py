@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torchvision  # noqa: F401  (registers its operators)
 from torch import nn
 
 import gnnrl_lightning

@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
+from torch.fx import Node
 from torch.nn.modules import transformer
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gnnrl_lightning.errors import UserError, first_line
@@ -71,6 +73,24 @@ def run(network: nn.Module, inputs: Inputs) -> Any:
         return call(network, inputs)
 
 
+DATA: Any = Tensor.data
+"""The attribute `data` of tensors."""
+
+
+class _DataDetached(TorchFunctionMode):
+    """Lets code read `x.data` as `x.detach()`: `torch.export` has no operator for it."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call `func`, or detach."""
+        return args[0].detach() if func == DATA.__get__ else func(*args, **(kwargs or {}))
+
+
+def exported_program(network: nn.Module, inputs: Inputs, **options: Any) -> ExportedProgram:
+    """Call `torch.export.export`, which raises what it raises, with its further arguments."""
+    with _DataDetached():
+        return torch.export.export(network, *arguments(inputs), strict=False, **options)
+
+
 def export(network: nn.Module, inputs: Inputs) -> tuple[ExportedProgram, Calls]:
     """Export a network as a graph without regions and without in-place writes through views.
 
@@ -93,10 +113,10 @@ def export(network: nn.Module, inputs: Inputs) -> tuple[ExportedProgram, Calls]:
     hook = network.register_forward_hook(_flat)
     try:
         with torch.no_grad(), _quiet(), _masks_as_given(), _noted_calls(network) as calls:
-            program = torch.export.export(network, *arguments(inputs), strict=False)
+            program = exported_program(network, inputs)
             entered = enter_regions(program.graph_module)
             if not replace_slice_writes(program.graph):
-                again = torch.export.export(network, *arguments(inputs), strict=False) if entered else program
+                again = exported_program(network, inputs) if entered else program
                 program = again.run_decompositions({})  # enters regions as well, but forgets where their code is
     except UserError:
         raise
@@ -111,12 +131,8 @@ def export(network: nn.Module, inputs: Inputs) -> tuple[ExportedProgram, Calls]:
             "write it without, for instance torch.where in place of torch.cond"
         )
     for node in program.graph.nodes:
-        if any(type(size) is not int for tensor in tensors(node.meta.get("val")) for size in tensor.shape):
-            where = f" ({source})" if (source := source_of(module_of(node), line_of(node))) else ""
-            raise UserError(
-                f"{name} cannot be traced: its code makes a tensor whose size depends on values"
-                f"{where}: write it with torch.where, gather or a mask, or trace the part of the network before it"
-            )
+        if not has_sizes(node, first=1):  # it may pick examples
+            raise sized_by_values(node)
     return program, calls
 
 
@@ -144,6 +160,22 @@ def _noted_calls(network: nn.Module) -> Iterator[Calls]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def has_sizes(node: Node, first: int = 0) -> bool:
+    """Whether the tensors that a node makes have the same sizes, from a dimension on, whatever their values are."""
+    value = node.meta.get("val")
+    made = [item for item in (value if isinstance(value, (tuple, list)) else [value]) if isinstance(item, Tensor)]
+    return all(isinstance(size, int) for item in made for size in item.shape[first:])
+
+
+def sized_by_values(node: Node) -> UserError:
+    """The error about a node whose sizes, or number of MACs, depend on the values of a tensor."""
+    where = f" ({source})" if (source := source_of(module_of(node), line_of(node))) else ""
+    return UserError(
+        f"the network cannot be traced: the values of a tensor decide the size of another one{where}: "
+        "pick elements by a buffer of their numbers, or set those that do not count to zero with torch.where"
+    )
 
 
 CONSTANTS = (

@@ -10,9 +10,19 @@ from torch.fx import Node
 from torch.fx.node import map_aggregate
 from torch.utils.flop_counter import FlopCounterMode
 
+from gnnrl_lightning.tracing.program.export import has_sizes, sized_by_values
+
 
 def macs_of(node: Node) -> int:
-    """Return an operator's MACs for the whole example batch: `FlopCounterMode` on meta tensors, halved."""
+    """Return an operator's MACs for the whole example batch: `FlopCounterMode` on meta tensors, halved.
+
+    Operators that pick elements by their values have none, and cannot run on meta tensors.
+
+    Raises:
+        UserError: The values of a tensor decide how many it has.
+    """
+    if torch.Tag.dynamic_output_shape in getattr(node.target, "tags", ()):
+        return 0
 
     def meta(argument: Any) -> Any:
         return _meta(argument.meta["val"]) if isinstance(argument, Node) else argument
@@ -20,6 +30,8 @@ def macs_of(node: Node) -> int:
     args, kwargs = map_aggregate(node.args, meta), map_aggregate(node.kwargs, meta)
     with FlopCounterMode(display=False) as counter:
         node.target(*args, **kwargs)  # type: ignore[operator]
+    if counter.get_total_flops() and not all(map(has_sizes, node.all_input_nodes)):
+        raise sized_by_values(node)
     return counter.get_total_flops() // 2
 
 
@@ -27,7 +39,7 @@ def _meta(value: Any) -> Any:
     if isinstance(value, Tensor):
         # Within autocast, operands have different types; their number of MACs is the same.
         dtype = torch.float32 if value.is_floating_point() else value.dtype
-        return torch.empty(value.shape, dtype=dtype, device="meta")
+        return torch.empty([_meta(size) for size in value.shape], dtype=dtype, device="meta")
     if isinstance(value, (tuple, list)):
         return type(value)(_meta(item) for item in value)
-    return value
+    return 1 if isinstance(value, torch.SymInt) else value  # the values of a tensor decide it

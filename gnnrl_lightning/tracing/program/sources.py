@@ -2,28 +2,45 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import sysconfig
 import traceback
 from pathlib import Path
 
 import torch
+from torch import nn
 from torch.fx import Node
 
 TORCH = f"{Path(torch.__file__).parent}/"
 PYTHON = f"{sysconfig.get_path('stdlib')}/"
-PACKAGE = Path(__file__).parents[1]
+PACKAGE = Path(__file__).parents[2]
 CALLERS = (*(f"{PACKAGE / folder}/" for folder in ("tracing", "surgery")), *map(str, PACKAGE.glob("*.py")))
 """Parts of this package that call networks; `gnnrl_lightning.networks` is a network's own code."""
 
 
 FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]+\n\s*([^\n]*)')
+SLICE = re.compile(r"(.+?)\.slice\(([^,]+), ([^,]+), ([^)]+)\)(?:\.([^.]+))?")
 
 
 def module_of(node: Node) -> str:
     """Return the path of the module that calls an operator."""
     stack = node.meta.get("nn_module_stack") or {}
     return next(reversed(stack.values()))[0] if stack else ""
+
+
+def without_slices(path: str, network: nn.Module) -> str:
+    """Return the path of a module in its network: in the program of one that holds a module twice, slices have a path.
+
+    `blocks.slice(1, 4, None).0`, which is `blocks[1:4][0]`, is `blocks.1`.
+    """
+    while found := SLICE.match(path):
+        container, *ends, name = found.groups()
+        held = network.get_submodule(container)
+        if isinstance(held, nn.ModuleList) and name is not None:  # a slice of nn.Sequential keeps the names
+            name = str(range(len(held))[slice(*map(ast.literal_eval, ends))][int(name)])
+        path = f"{container}.{name}" + path[found.end() :] if name else container
+    return path
 
 
 def line_of(node: Node) -> str:

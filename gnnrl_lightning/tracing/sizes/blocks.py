@@ -35,8 +35,8 @@ def settle_blocks(walk: Walk) -> None:
             _take_whole(walk, item)
         left = [item for item in left if not any(item is other for other in whole)]
     for item in left:
-        walk.labels.tie(item.inputs, item.operator, item.source)
-        walk.labels.tie(item.outputs, item.operator, item.source)
+        walk.labels.tie(item.inputs, item.operator, item.source, ordered=False)
+        walk.labels.tie(item.outputs, item.operator, item.source, ordered=False)
 
 
 def _are_whole(labels: Tensor, channel: np.ndarray) -> bool:

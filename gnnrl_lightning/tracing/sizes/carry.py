@@ -19,7 +19,7 @@ import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import first_line
 from gnnrl_lightning.tracing.labels import FIXED, Value, support, vector
 from gnnrl_lightning.tracing.program.export import Calls
-from gnnrl_lightning.tracing.program.sources import line_of, module_of, source_of
+from gnnrl_lightning.tracing.program.sources import line_of, source_of
 from gnnrl_lightning.tracing.records import Step
 from gnnrl_lightning.tracing.repeats import end_repeats
 from gnnrl_lightning.tracing.walk import Walk, find_rule, operator_name
@@ -60,7 +60,7 @@ def _pass(state: Walk, program: ExportedProgram) -> None:
     values: dict[Node, Any] = {}
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in program.graph.nodes:
-        state.node, state.module, state.line = node, module_of(node), line_of(node)
+        state.node, state.module, state.line = node, state.module_of(node), line_of(node)
         state.source = source_of(state.module, state.line)
         if node.op == "placeholder":
             state.operator = "input"

@@ -6,6 +6,7 @@ follow from the tensors, or may be constants. See `tracing.sizes.held` for how t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -14,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.labels import shrinking
+from gnnrl_lightning.tracing.labels import shrinking, support
 from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
 from gnnrl_lightning.tracing.sizes.held import Module
@@ -39,6 +40,15 @@ def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, more: More) -> 
         sizes = _grow(call, numbers, more)
         before = grown.get(_key(call), call.shape)
         grown[_key(call)] = tuple(map(max, sizes, before))
+    return found
+
+
+def _flat_sizes(calls: Sequence[SizedCall], grown: Grown) -> dict[int, int]:
+    """Return dense and other size of the dimensions of which views make several: those of a module's inputs."""
+    found = {}
+    for call in calls:
+        dims = support(call.labels)
+        found[call.labels.numel()] = math.prod(grown[_key(call)][dim] for dim in dims)
     return found
 
 
@@ -143,7 +153,8 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            ways = module.choices(replace(resize, layers=self._layers(path, more)))
+            outside = {} if module.has_parameters else _flat_sizes(mine, sizes)
+            ways = module.choices(replace(resize, sizes={**resize.sizes, **outside}, layers=self._layers(path, more)))
             if resize.heads and not self._makes(path, mine):  # its inputs have the heads, perhaps in one dimension
                 ways += module.choices(resize.flat())
             parts = self._parts(path, more) if resize.wider else {}
@@ -230,7 +241,8 @@ def _follow(
         found = _attributes(module, calls, grown, resize, parts)
         values = {**parts, **{name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}}
         given = module.sizes(calls, values, grown, resize)
-        sizes = {_key(call): given.sizes.get(_key(call), (-1,) * len(call.sizes)) for call in calls}
+        unseen = {_key(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
+        sizes = unseen | given.sizes
         culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
         if culprit is None:
             held = tuple((path, name, call, dim) for name, where in found.items() for call, dim in where)

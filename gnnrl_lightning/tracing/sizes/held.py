@@ -51,6 +51,11 @@ class Module:
     args: Any
     kwargs: Any
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether it has parameters; a module without any gets all of its channels from outside."""
+        return next(self.module.parameters(), None) is not None
+
     def integers(self) -> dict[str, int]:
         """Attributes of the module itself that are integers."""
         return {name: value for name, value in vars(self.module).items() if type(value) is int}

@@ -83,8 +83,17 @@ class Keeps(Code):
         return x
 
 
+class DetachedShortcut(Code):
+    """`x.data`, as shortcuts that pad with zeros read it."""
+
+    def between(self, x):
+        return x + torch.cat([x.data[:, :, 1:], torch.zeros(len(x), x.shape[1], 1, x.shape[3])], 2)
+
+
 @pytest.mark.parametrize("ran", [False, True])
-@pytest.mark.parametrize("case", [Cast, AutocastOff, Gradients, Autocast, Nested, ListCache, DictCache, Keeps])
+@pytest.mark.parametrize(
+    "case", [Cast, AutocastOff, Gradients, Autocast, Nested, ListCache, DictCache, Keeps, DetachedShortcut]
+)
 def test_constructs_freeze_nothing(case, ran):
     network = case().eval()
     if ran:
@@ -203,10 +212,47 @@ class Selected(Code):
         return x[x > 0].mean() + x
 
 
+class PickedChannels(Code):
+    """Channels picked by the values of a tensor, whose number no graph knows."""
+
+    def between(self, x):
+        return x[:, (x.sum((0, 2, 3)) > 0).nonzero().flatten()].mean(1, keepdim=True) + x
+
+
+class PickedRows(Code):
+    def forward(self, x):
+        x = self.b(self.a(x)).flatten(2).transpose(1, 2)[0]
+        return self.head(x[x.sum(1) > 0])
+
+
+class PickedLast(Code):
+    """As detectors pick boxes: nothing reads what is picked."""
+
+    def forward(self, x):
+        x = self.b(self.a(x))
+        return torch.masked_select(x, x > 0)
+
+
+@pytest.mark.parametrize(("case", "line"), [(PickedChannels, "networks_code.py"), (PickedRows, "test_export.py")])
+def test_sizes_that_values_decide_are_refused(case, line):
+    message = rf"the values of a tensor decide the size of another one \(.*{line}:\d+: return .*torch.where"
+    with pytest.raises(UserError, match=message):
+        gnnrl_lightning.trace(case(), EXAMPLE)
+
+
+def test_what_values_pick_at_the_end_is_no_obstacle():
+    graph = gnnrl_lightning.trace(PickedLast(), EXAMPLE)
+    assert [(group.name, group.width) for group in graph.groups] == BOTH[:1]
+
+
+def test_what_values_pick_may_be_averaged():
+    graph = gnnrl_lightning.trace(Selected(), EXAMPLE)
+    assert [(group.name, group.width) for group in graph.groups] == BOTH[1:]
+
+
 @pytest.mark.parametrize(
     ("network", "message"),
     [
-        (Selected(), r"its code makes a tensor whose size depends on values \(networks_code.py:\d+: return"),
         (Cond(), r"Cond cannot be traced: it calls cond \(networks_code.py:\d+: return self.head"),
         (
             Branch(),
