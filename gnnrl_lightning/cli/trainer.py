@@ -134,7 +134,7 @@ class SubcommandTrainer(Trainer):
         """Apply a trained policy (--model.policy_file) to the network for --budgets, no search; print the widths.
 
         Args:
-            json: JSON file to write as well.
+            json: File to write as well, as JSON.
         """
 
     def prune(self, widths: str | None = None, share: float | None = None) -> None:
@@ -150,6 +150,6 @@ class SubcommandTrainer(Trainer):
         """Show the prunable channel groups and their limits, the frozen groups with reasons, and the costs.
 
         Args:
-            json: JSON file to write as well.
+            json: File to write as well, as JSON.
             figure: File to draw the computational graph to: .png, .svg or .pdf.
         """
