@@ -11,7 +11,7 @@ from gnnrl_lightning.checks import flag
 from gnnrl_lightning.cost.ranges import Limits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.surgery.selftest import find_faults
+from gnnrl_lightning.surgery.selftest import find_faults, kept_random_state
 from gnnrl_lightning.tracing.forming import form_groups, part_otherwise
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import walk_network
@@ -59,6 +59,10 @@ def trace(
     inputs = as_inputs(example_inputs)
     given, inputs = inputs, one_example(inputs)
     try:
+        with kept_random_state():
+            check_takes(
+                network, inputs
+            )  # its code may keep what it computes first: of later passes, it would be on meta
         walked, kept = walk_network(network, inputs, keep)
     except UserError:
         check_takes(network, given)  # raises a clearer error if the network itself refuses the example

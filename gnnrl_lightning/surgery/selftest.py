@@ -26,7 +26,7 @@ from gnnrl_lightning.surgery.training import explain_training, training_fault
 from gnnrl_lightning.tracing.axes import Selection
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import reads_training
-from gnnrl_lightning.tracing.program.copies import on_meta, shared_copy
+from gnnrl_lightning.tracing.program.copies import on_meta, shared_copy, without_gradients
 from gnnrl_lightning.tracing.program.export import Inputs, run
 from gnnrl_lightning.tracing.program.sources import in_line
 from gnnrl_lightning.trees import to_device
@@ -155,7 +155,7 @@ def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Modul
         UserError: It does not run, or its MACs are others.
     """
     name, error = type(network).__name__, None
-    for tested, given in ((on_meta(network), to_device(inputs, "meta")), (network, inputs)):
+    for tested, given in ((on_meta(network), to_device(inputs, "meta")), (without_gradients(network), inputs)):
         try:
             counted = _count(shared_copy(tested), given)
         except Exception as raised:  # on the meta device: the code needs values, or makes tensors elsewhere
@@ -164,7 +164,7 @@ def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Modul
         if counted != macs:
             raise UserError(
                 f"{name} has {counted:,} MACs by torch.utils.flop_counter, but {macs:,} in its graph: "
-                "its forward pass takes another path when torch.export traces it"
+                "its forward pass takes another path when torch.export traces it, or computes what nothing reads"
             )
         return tested, given
     assert error is not None

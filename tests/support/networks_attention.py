@@ -240,6 +240,24 @@ class OfMatrices(Fused):
 
 
 @attention(heads())
+class BiasOfALayer(Fused):
+    """A module makes the bias of each head, which is a mask of `scaled_dot_product_attention`."""
+
+    def __init__(self):
+        super().__init__()
+        self.bias, self.all_width = nn.Linear(2, HEADS), HEADS * WIDTH
+
+    def mix(self, q, k, v):
+        steps = torch.arange(5, device=q.device)
+        far = torch.stack(torch.broadcast_tensors(steps, steps[:, None]), -1).to(q)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(far).permute(2, 0, 1).unsqueeze(0))
+
+    def forward(self, x):
+        x = self.mix(*self.split(x)).transpose(1, 2)
+        return self.proj(x.reshape(*x.shape[:2], self.all_width))
+
+
+@attention(heads())
 class BiasWhereValid(Fused):
     """Scores are a number where a mask is false, and factors have the names that are not used in PyTorch."""
 

@@ -66,11 +66,16 @@ def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
 
 
 def on_meta(network: nn.Module) -> nn.Module:
-    """Copy a network to the meta device: its tensors have shapes but no data, and no gradients.
+    """Copy a network to the meta device: its tensors have shapes but no data, and no gradients."""
+    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta")).requires_grad_(False)
+
+
+def without_gradients(network: nn.Module) -> nn.Module:
+    """Copy a network whose tensors share their data with the original's, and have no gradients.
 
     `FlopCounterMode` fails on modules that are called with a parameter which requires one.
     """
-    return converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta")).requires_grad_(False)
+    return converted_copy(network, lambda name, tensor: tensor.detach()).requires_grad_(False)
 
 
 def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:

@@ -121,6 +121,8 @@ class Recorder(TorchFunctionMode):
                 return func(x.new_empty(len(x), channels, *x.shape[2:]), *args[1:], **kwargs)
             if name in ("batch_norm", "group_norm", "layer_norm", "rms_norm"):
                 return args[0]
+            if name == "scaled_dot_product_attention" and len(args) > 2:  # its mask may have the dense heads
+                return args[0].new_empty(*args[0].shape[:-1], args[2].shape[-1])
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
             raise

@@ -1,6 +1,7 @@
 """Constructs of users' code that freeze nothing: casts, assertions, regions, caches, and outputs of any type."""
 
 import dataclasses
+import functools
 
 import pytest
 import torch
@@ -193,6 +194,24 @@ def test_outputs_are_found_in_any_container(container):
 def test_outputs_that_may_hide_tensors_are_refused(container, name):
     with pytest.raises(UserError, match=f"Returns returns a {name}, whose tensors cannot be found"):
         gnnrl_lightning.trace(Returns(container), EXAMPLE)
+
+
+@functools.cache
+def reversed_order(channels):
+    return torch.arange(channels - 1, -1, -1)
+
+
+class CachedByTheProcess(Code):
+    """An index that a function keeps for all networks of the process."""
+
+    def between(self, x):
+        return x + self.a.bias[reversed_order(8)][:, None, None]
+
+
+def test_what_code_keeps_for_the_process_is_of_the_networks_own_device():
+    reversed_order.cache_clear()
+    gnnrl_lightning.trace(CachedByTheProcess(), EXAMPLE)
+    assert torch.equal(reversed_order(8), torch.tensor([7, 6, 5, 4, 3, 2, 1, 0]))
 
 
 class Cond(Code):

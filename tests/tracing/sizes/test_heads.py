@@ -84,12 +84,25 @@ def test_a_pruned_builtin_layer_is_pruned_further():
     check(again, small, inputs, again.smallest, torch.Generator().manual_seed(0))
 
 
+class Turn(nn.Module):
+    def forward(self, q, angles):
+        return q * angles.cos()
+
+
 class Padded(Fused):
-    """As in Hugging Face's transformers, values decide whether a mask is needed, except in an export."""
+    """As in Hugging Face's transformers, values decide whether a mask is needed, except in an export.
+
+    A layer is called with a parameter.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.turn, self.angles = Turn(), nn.Parameter(torch.rand(1, 1, 1, WIDTH))
 
     def mix(self, q, k, v):
         valid = torch.ones(1, 1, 1, q.shape[2], dtype=torch.bool, device=q.device)
         skipped = not torch.compiler.is_compiling() and bool(valid.all())
+        q = self.turn(q, self.angles)
         return nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=None if skipped else valid)
 
 
