@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,10 +60,10 @@ def trace(
     inputs = as_inputs(example_inputs)
     given, inputs = inputs, one_example(inputs)
     try:
-        with kept_random_state():
-            check_takes(
-                network, inputs
-            )  # its code may keep what it computes first: of later passes, it would be on meta
+        # Its code may keep what it computes first, which in later passes is on the meta device.
+        with kept_random_state(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a warning of its operators is no refusal, even where it is an error
+            check_takes(network, inputs)
         walked, kept = walk_network(network, inputs, keep)
     except UserError:
         check_takes(network, given)  # raises a clearer error if the network itself refuses the example
