@@ -37,7 +37,7 @@ SEARCHES: dict[str, ModelBasedSearch] = {
 def searched(trained: Trained, evaluations: int, search: ModelBasedSearch, seed: int) -> dict[str, Any]:
     """The best reward after each candidate of a search."""
     evaluate = trained.journalled(Journal())
-    problem = replace_evaluations(trained, evaluations).problem(evaluate)
+    problem = with_evaluations(trained, evaluations).problem(evaluate)
     began = time.perf_counter()
     search(problem, seed)
     rewards = [item.merit[0] for item in problem.history]
@@ -48,7 +48,7 @@ def searched(trained: Trained, evaluations: int, search: ModelBasedSearch, seed:
     }
 
 
-def replace_evaluations(trained: Trained, evaluations: int) -> Trained:
+def with_evaluations(trained: Trained, evaluations: int) -> Trained:
     """The same network, whose searches have another number of evaluations."""
     options = trained.job.options
     options = replace(options, search=replace(options.search, evaluations=evaluations))

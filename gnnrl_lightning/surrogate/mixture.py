@@ -49,7 +49,8 @@ class Surrogate:
         Args:
             count: Number of functions.
             generator: Of the draws.
-            exploration: Share of their deviations from their process's mean that they keep.
+            exploration: Share of their deviations from their process's mean that they keep; 0: each is the mean of a
+                process, drawn by the weights.
         """
         chosen = self.weights.multinomial(count, replacement=True, generator=generator)
         places = [(chosen == number).nonzero()[:, 0] for number in range(len(self.processes))]

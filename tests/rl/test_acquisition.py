@@ -58,12 +58,21 @@ def test_a_round_scores_new_candidates_that_promise_most(monkeypatch):
 
 def imagination_at(problem, back):
     """The surrogate before the last evaluations of a problem."""
-    history = {item.widths: item for item in problem.history[:-back]}.values()
+    history = {item.widths: item for item in problem.history[: len(problem.history) - back]}.values()
     reward = find_reward("top1", problem.objective)
     widths = torch.tensor([item.widths for item in history])
     rewards = torch.tensor([reward(item) for item in history], dtype=torch.float64)
     terms = Terms(problem.graph.widths, problem.sensitivity.of_groups, likeness(problem.graph))
     return Surrogate(terms, prior_forms(terms), widths, -rewards)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 1.0])
+def test_functions_keep_the_share_of_their_deviations_that_the_episodes_say(share):
+    agent, problem = started(episode=IMAGINED | {"exploration": share})
+    widths = torch.tensor(sorted({item.widths for item in problem.history}))
+    surrogate = imagination_at(problem, 0)
+    expected = surrogate.draw(5, generator(), share)(widths)
+    torch.testing.assert_close(-agent.env.imagined.functions(5, generator())(widths), expected)
 
 
 def test_known_candidates_are_replaced_by_variations_of_the_best():

@@ -86,6 +86,15 @@ def test_draws_have_the_moments_of_the_mixture():
     torch.testing.assert_close(values.std(0), deviation, rtol=0.1, atol=0.005)
 
 
+def test_without_exploration_each_function_is_the_mean_of_a_process():
+    surrogate, new = surrogate_of(of_pairs, 12), candidates(30, seed=1)
+    values = surrogate.draw(50, torch.Generator().manual_seed(0), exploration=0)(new)
+    means = torch.stack([process.mean(new) for process in surrogate.processes])
+    distances = torch.cdist(values, means)
+    assert float(distances.amin(1).max()) < 1e-6
+    assert len(set(distances.argmin(1).tolist())) > 1
+
+
 def test_each_function_can_have_candidates_of_its_own():
     surrogate, new = surrogate_of(of_pairs, 12), candidates(35, seed=1)
     draws = surrogate.draw(7, torch.Generator().manual_seed(0))

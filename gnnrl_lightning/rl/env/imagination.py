@@ -35,8 +35,8 @@ class Imagination:
         limits: The budget, bound to the graph.
         surrogate: Returns the surrogate, conditioned on what is known so far.
         evaluated: Returns the evaluations so far: widths `(n, G)` and rewards `(n,)`.
-        exploration: Share of their deviations from the posterior mean that the drawn functions keep; 0: all are the
-            mean.
+        exploration: Share of their deviations from the posterior mean that the drawn functions keep, see
+            `Surrogate.draw`.
         ranged: Whether each episode has a budget of its own: it then starts from known candidates that are projected
             onto it and ranked by its function.
 
