@@ -42,8 +42,8 @@ options have been applied; each run saves it in `config.yaml`.
 OPERATORS = """# Operators
 
 The ATen operators through which channels are followed, with the tracer's rule for each. Channels that flow through any
-other operator are frozen, and `inspect` names it. To add your own rule, write a function, see
-`gnnrl_lightning.tracing.walk.rule`.
+other operator are frozen, and `inspect` names it. [Add an operator](extending/add-an-operator.md) shows a rule of your
+own.
 
 """
 

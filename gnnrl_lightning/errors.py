@@ -96,7 +96,7 @@ def finite_number(given: Callable[[], Any], what: str) -> float:
         what: What the number is, for messages.
 
     Raises:
-        UserError: The call fails, or its result is no finite number.
+        UserError: The call fails, or its result is not a finite number.
     """
     try:
         value = float(given())

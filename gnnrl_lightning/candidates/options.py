@@ -16,13 +16,14 @@ class CandidateOptions:
     """How a candidate is made from the dense network: selection of channels, and repair of the sliced network.
 
     Args:
-        importance: Criterion that selects the channels: a name of `gnnrl_lightning.importance.IMPORTANCES` or an import
-            path.
-        repair: Repair of a sliced network before it is scored: a name of `gnnrl_lightning.repair.table.REPAIRS`, or an
-            import path. `batch_norm` takes two thirds of the time, but deep cuts all look alike after it: candidates of
-            ResNet-20 at 30 % of the MACs have 14 to 35 % top-1, and 70 to 80 % after `refit`.
+        importance: Criterion that selects the channels: l1, l2, batch_norm, taylor, geometric_median, fisher, surgeon,
+            random, or the import path of your own, see `gnnrl_lightning.importance.table`.
+        repair: Repair of a sliced network before it is scored: none, predicted_batch_norm, batch_norm, reconstruction,
+            refit, or the import path of your own, see `gnnrl_lightning.repair.table`. `batch_norm` takes two thirds of
+            the time, but deep cuts all look alike after it: candidates of ResNet-20 at 30 % of the MACs have 14 to 35 %
+            top-1, and 70 to 80 % after `refit`.
         calibration_examples: Number of training examples for importance, repair and sensitivity, at most all of them;
-            auto: 64 to 256, the more, the wider the layers, see
+            auto: 64 to 256, more for wider layers, see
             `gnnrl_lightning.candidates.pruner.default_calibration_examples`.
 
     Raises:

@@ -46,16 +46,16 @@ TRAINER = {
     "search.evaluations allows.",
     "max_time": "Time after which the search ends, DD:HH:MM:SS; the best candidate so far is delivered.",
     "gradient_clip_val": "Largest gradient norm of the policy, in place of model.max_grad_norm.",
-    "deterministic": "Whether only deterministic operators are used; warn: with a warning where there is none.",
+    "deterministic": "Whether to use only deterministic operators; warn: warn where there is none.",
     "detect_anomaly": "Whether autograd names the operator that gives NaN.",
     "profiler": "Profiler of the search: simple, advanced, pytorch, or your own.",
 }
 """Argument of the trainer that help shows -> what it means here. All others are accepted as well."""
 
 MEANINGS = {f"trainer.{name}": text for name, text in TRAINER.items()} | {
-    "config": "File of a configuration, YAML or JSON, or the name of an experiment, such as digits; of several, later "
-    "ones take precedence.",
-    "print_config": "Print the configuration and exit; skip_default leaves out what has its default.",
+    "config": "Configuration file, YAML or JSON, or the name of an experiment, such as digits; of several, later ones "
+    "take precedence.",
+    "print_config": "Print the configuration and exit; skip_default omits keys that have their defaults.",
     "seed_everything": "Seed of weights, training and search; true: a random seed.",
     "data": "The examples: a class of gnnrl_lightning.data, or a LightningDataModule of your own; its "
     "arguments are options, such as --data.batch_size 64.",
@@ -63,8 +63,8 @@ MEANINGS = {f"trainer.{name}": text for name, text in TRAINER.items()} | {
 """Option -> what it means, in place of what Lightning says."""
 
 TITLES = {
-    "trainer": "Lightning's trainer of the search, whose devices are those of all trainings; other arguments of "
-    "lightning.pytorch.Trainer are accepted, too, but for those that have a key of their own here",
+    "trainer": "Lightning's Trainer for the search; its devices apply to all training. Other arguments of "
+    "lightning.pytorch.Trainer are accepted, except those that have a key of their own here",
     "model": "What trains the policy",
     "data": "The examples",
 }

@@ -78,7 +78,7 @@ def score_of(score: Callable[[nn.Module], float], network: nn.Module, which: str
         which: What network it is, for messages.
 
     Raises:
-        UserError: The score fails, or is no finite number.
+        UserError: The score fails, or is not a finite number.
     """
     return finite_number(lambda: score(network), f"the score of {which}")
 

@@ -25,7 +25,8 @@ class Evaluation:
         costs: Metric -> cost, for MACs, parameters and the other metrics of the budget.
         scores: Name -> score on the holdout: those of the objective, and `divergence` from the dense network. Infinite
             if outputs are NaN; estimates if the candidate was dropped.
-        merit: Ranking key, higher is better: the primary score, negated if lower is better, then the tie-breakers.
+        merit: Ranking key, higher is better: the reward, if the evaluator has one, the primary score, negated if lower
+            is better, then the tie-breakers.
         seconds: Duration of the evaluation; 0 if it was cached.
         examples: Number of forward passes of one example, including calibration; 0 if it was cached.
         proposer: Proposer of the candidate: "agent", or the name of a starting candidate or search method.

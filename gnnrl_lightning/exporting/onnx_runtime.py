@@ -44,7 +44,7 @@ def translated(network: nn.Module, example: Tree) -> tuple[Any, dict[str, Any]]:
         A `torch.onnx.ONNXProgram`, and the notes `batch`, see `exported`, and `outputs`, see `nested_outputs`.
 
     Raises:
-        UserError: An operator has no translation, or an output is no tensor.
+        UserError: An operator has no translation, or an output is not a tensor.
     """
     return once(_translated, network, example)
 
@@ -77,7 +77,7 @@ def as_onnx(program: ExportedProgram, optimize: bool = True) -> Any:
         optimize: Fold batch norms and constants. Without, initializers are the parameters and buffers, by name.
 
     Raises:
-        UserError: An operator has no translation, or an output is no tensor.
+        UserError: An operator has no translation, or an output is not a tensor.
     """
     if not all(isinstance(output, TensorArgument) for output in _outputs(program)):
         raise UserError(

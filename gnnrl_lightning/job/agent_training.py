@@ -1,4 +1,4 @@
-"""The training of an agent: what Lightning refuses of the user's learner and callbacks is one line."""
+"""The training of an agent; what Lightning refuses of the user's learner and callbacks becomes an error of one line."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ def check_kinds(**given: Any) -> None:
 
 
 def check_folder(folder: RunFolder) -> None:
-    """Refuse what is no folder of a run, and one that does not exist.
+    """Refuse a folder that does not exist, and one that is not a run's.
 
     Args:
         folder: Where a part of a job is to write.

@@ -84,7 +84,7 @@ def in_place(limits: BoundBudget, given: float | Mapping[str, Any]) -> tuple[flo
     """Return the label of one of `CompareOptions.budgets`, and the budget in place of the configured one.
 
     Raises:
-        UserError: It is no budget, or cannot be reached.
+        UserError: It is not a budget, or cannot be reached.
     """
     if not isinstance(given, Mapping):
         share = limits.with_limits(macs=given)

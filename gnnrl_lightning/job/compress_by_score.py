@@ -125,7 +125,7 @@ def compress_by_score(
         The pruned network, its widths and all figures.
 
     Raises:
-        UserError: Anything about the input is wrong, or the score fails or is no finite number.
+        UserError: Anything about the input is wrong, or the score fails or is not a finite number.
     """
     check_kinds(network=network, budget=budget, evaluations=evaluations, by=by, options=options)
     check_kinds(groups=groups, seed=seed, examples=examples)
@@ -198,7 +198,7 @@ def _checked_options(options: Options, budget: Budget) -> Options:
 
 
 def _checked_inputs(inputs: Tree) -> Tree:
-    """Refuse inputs that are no examples."""
+    """Refuse inputs that are not examples."""
     if any(tensor.dim() == 0 for tensor in tensors(inputs)):
         raise UserError("inputs has a tensor without dimensions: expected the examples first")
     try:

@@ -36,7 +36,7 @@ WORSE = 0.05
 """Level of the sign test by which a fine-tuning has made a network worse."""
 
 NEAR_CHANCE = 0.1
-"""Share of the way from guessing to the dense network's primary figure below which fine-tuning is warned of."""
+"""Share of the way from guessing to the dense network's primary figure; a pruned network below it causes a warning."""
 
 Scored = tuple[Tensor, dict[str, float]]
 """Scores of the held-out examples `(N,)`, higher is better, and the objective's figures."""

@@ -74,7 +74,7 @@ def with_latency(job: Job, latency: Latency) -> Job:
 
 
 def latency_figures(job: Job, figures: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return how latency was measured and, if it is limited, what was asked for and what has come out of it.
+    """Return how latency was measured and, if it is limited, the limit and the latency that was reached.
 
     Args:
         job: The job.

@@ -38,7 +38,7 @@ BEST = 5
 
 MORE, FEWEST = 16, 20
 """Evaluations with a smaller limit, if all of the best ones miss it, and distinct candidates that make a search: single
-allocations do not go on."""
+allocations are not continued."""
 
 ROUNDS = 2
 """How often what has been measured is narrowed or widened to the limit, scored and measured again."""

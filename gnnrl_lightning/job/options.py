@@ -30,20 +30,22 @@ class DeliveryOptions:
     """Repair and file formats of the delivered networks.
 
     Args:
-        repair: Repair before fine-tuning: a name in `gnnrl_lightning.repair.table.REPAIRS` or an import path.
-        calibration_examples: Training examples for that repair, at most all of them; auto:
-            `gnnrl_lightning.candidates.pruner.default_final_examples`.
-        formats: Files of the pruned network: names in `gnnrl_lightning.artifacts.formats.FORMATS`, or import paths.
-            finetune, validate, test and fit read `weights`. int8 is calibrated on `calibration_examples`, too.
-        fastest_of: Candidates, the best ones of a search, of which the fastest is delivered whose primary figure on the
-            holdout cannot be told from the best one's, if a fine-tuning follows and the budget does not limit the
-            latency, see `gnnrl_lightning.job.fastest`. Their times are measured, so that the result does not depend on
+        repair: Repair before fine-tuning: none, predicted_batch_norm, batch_norm, reconstruction, refit, or the import
+            path of your own, see `gnnrl_lightning.repair.table`.
+        calibration_examples: Training examples for that repair, at most all of them; auto: 4,096, or fewer if their
+            feature maps are large, see `gnnrl_lightning.candidates.pruner.default_final_examples`.
+        formats: Files of the pruned network: weights, program, onnx, openvino, int8, or import paths of your own, see
+            `gnnrl_lightning.artifacts.formats`. finetune, validate, test and fit read `weights`. int8 is calibrated on
+            `calibration_examples`, too.
+        fastest_of: Number of best candidates of a search. Of those whose primary figure on the holdout is as good as
+            the best one's, the fastest on this machine is delivered, if fine-tuning follows and the budget does not
+            limit the latency, see `gnnrl_lightning.job.fastest`. Times are measured, so the result does not depend on
             the seed alone. 0: the best candidate is delivered.
-        largest_drop: Largest loss of a lossy format (int8) on the holdout, as a share of what the network is better
-            than a guess by the primary figure; a larger one is warned of.
+        largest_drop: Loss of a lossy format (int8) on the holdout above which a warning is given, as a share of the
+            network's lead over guessing, in the primary figure.
 
     Raises:
-        UserError: An unknown repair or format, no examples, or no share.
+        UserError: The repair or a format is unknown, or a number is out of range.
     """
 
     repair: str = "refit"

@@ -91,10 +91,10 @@ def proposal(trained: Trained, agent: GraphLearner, limits: BoundBudget) -> Tens
 
 
 def check_budgets(budgets: Sequence[float]) -> None:
-    """Refuse what are no budgets of a prediction, shares of the dense MACs.
+    """Refuse budgets of a prediction that are not shares of the dense MACs.
 
     Raises:
-        UserError: There is none, or one of them is no share.
+        UserError: There is none, or one of them is not a share.
     """
     if isinstance(budgets, str) or not isinstance(budgets, Sequence) or not budgets:
         raise UserError(f"budgets is {shown(budgets)}: expected some, for example --budgets 0.3 0.5 0.7")

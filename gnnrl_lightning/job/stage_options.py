@@ -25,7 +25,7 @@ class StageOptions:
             `finetuning`, whose other settings they share.
 
     Raises:
-        UserError: The shares are none, or do not fall; or there are other numbers of epochs than of shares.
+        UserError: The shares are not shares or do not fall, or their number differs from that of the epochs.
     """
 
     shares: list[float | str] = field(default_factory=list)

@@ -41,7 +41,7 @@ def try_objective(objective: Objective, outputs: Tree, targets: Tree) -> None:
         targets: Their targets.
 
     Raises:
-        UserError: `measure` fails, its scores are not one for each example, its sums are no sums over the examples, or
+        UserError: `measure` fails, does not give one score for each example or sums over the examples, or
             the figures are not those that the objective declares.
     """
     name, examples = f"objective {type(objective).__name__}", count(targets)
@@ -73,7 +73,7 @@ def try_objective(objective: Objective, outputs: Tree, targets: Tree) -> None:
 
 
 def _measured(objective: Objective, outputs: Tree, targets: Tree) -> Measured:
-    """Measure, and refuse what is no `Measured` of tensors."""
+    """Measure, and refuse anything but a `Measured` of tensors."""
     name, expected = f"objective {type(objective).__name__}", "Measured(scores, {name: sum})"
     try:
         found = objective.measure(outputs, targets)

@@ -48,7 +48,7 @@ class FinalsOptions:
     """Short trainings after the search, which choose the candidate that is delivered.
 
     Args:
-        candidates: Number of candidates that are trained; 0: the best evaluation is delivered. Worth it where the
+        candidates: Number of candidates to train; 0: the best evaluated candidate is delivered. Useful only if the
             network is fine-tuned afterwards.
         steps: Training steps of each. 300 of them, with 128 examples, take as long as about 90 evaluations with 1,000
             held-out examples.

@@ -15,9 +15,9 @@ class SearchOptions:
     Args:
         evaluations: Maximum number of evaluations, including the starting candidates and the examples of the
             sensitivity.
-        sensitivity: Measure of the loss from narrowing each group alone: a name of
-            `gnnrl_lightning.surrogate.measures.SENSITIVITIES` or an import path. It yields two more starting candidates
-            and, for the agent, statistics for the state and the proxy for the warm-up; null: none of these.
+        sensitivity: Measure of the loss from narrowing each group alone: outputs, reconstruction, or the import path of
+            your own, see `gnnrl_lightning.surrogate.measures`. It yields two more starting candidates and, for the
+            agent, statistics for the state and the proxy for the warm-up; null: none of these.
 
     Raises:
         UserError: An unknown sensitivity, or no evaluations.

@@ -19,7 +19,8 @@ class LatencyOptions:
         batch_size: Examples of a forward pass.
         threads: CPU threads; null: those of the run.
         precision: Precision of weights and activations: 32 or bf16.
-        backend: What runs the networks: a name in `gnnrl_lightning.speed.backends.BACKENDS` or an import path.
+        backend: What runs the networks: eager, onnxruntime, compile, or the import path of your own, see
+            `gnnrl_lightning.speed.backends`.
         table: Your own table of operators, for example of a phone, CSV or JSON; null: measured on this machine.
         cache: Folder in which measured tables are kept; null: none are kept.
 

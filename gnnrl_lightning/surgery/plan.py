@@ -83,7 +83,7 @@ def check_traced(network: nn.Module, shapes: Mapping[str, tuple[int, ...]]) -> N
         shapes: Shapes of the traced network's parameters and pruned buffers, see `shapes_of`.
 
     Raises:
-        UserError: It is no network, one of them is missing or has another shape, or it has a further parameter.
+        UserError: It is not a network, one of them is missing or has another shape, or it has a further parameter.
     """
     instance("network", network, nn.Module, "the network that was traced")
     name, found = type(network).__name__, shapes_of(network, shapes)

@@ -52,7 +52,7 @@ def make_optimizer(
             norms and biases do not have.
 
     Raises:
-        UserError: It is unknown, is no optimiser, takes no learning rate or weight decay, or refuses its arguments.
+        UserError: It is unknown, is not an optimiser, takes no learning rate or weight decay, or refuses its arguments.
     """
     name, arguments = name_and_arguments(given, "optimizer")
     make = OPTIMIZERS.find(name)

@@ -125,7 +125,7 @@ class TrainingOptions:
             steps: Steps of the whole training.
 
         Raises:
-            UserError: The schedule fails, or returns what is no number from 0 to 1.
+            UserError: The schedule fails, or does not return a number from 0 to 1.
         """
         warmup, name = self.warmup_epochs * steps / max(1, self.epochs), f"schedule {self.schedule}"
         value = finite_number(partial(SCHEDULES.find(self.schedule), step, steps, warmup), name)
@@ -140,7 +140,7 @@ class TrainingOptions:
         """The precision as Lightning's trainer names it.
 
         Raises:
-            UserError: It is auto, which nobody has measured.
+            UserError: It is auto, and has not been measured.
         """
         if self.precision == AUTO:
             raise UserError(

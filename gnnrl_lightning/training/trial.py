@@ -42,7 +42,7 @@ def check_training(
         teacher: What to distil from.
 
     Raises:
-        UserError: Distillation without a teacher, a distillation loss that fails or is no number, no parameters to
+        UserError: Distillation without a teacher, a distillation loss that fails or is not a number, no parameters to
             train, mixup of inputs that are not floating-point, or a step or the schedule fails, see `try_step` and
             `try_schedule`.
     """
@@ -139,7 +139,7 @@ def try_schedule(options: TrainingOptions, steps: int) -> None:
         steps: Steps of the training.
 
     Raises:
-        UserError: It fails, or returns what is no number from 0 to 1.
+        UserError: It fails, or does not return a number from 0 to 1.
     """
     for step in [*range(0, steps, max(1, steps // STEPS)), steps]:
         options.share(step, steps)

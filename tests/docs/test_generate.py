@@ -12,8 +12,13 @@ import yaml
 from torch import nn
 
 from gnnrl_lightning import data
+from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.cli import main
 from gnnrl_lightning.cli.helping import TRAINER
+from gnnrl_lightning.importance import IMPORTANCES
+from gnnrl_lightning.repair.table import REPAIRS
+from gnnrl_lightning.speed.backends import BACKENDS
+from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.tracing.walk import RULES
 
 ROOT = Path(__file__).parents[2]
@@ -97,6 +102,22 @@ def test_options_are_told_in_our_words_and_code_is_not_escaped(generate):
     assert "Seed of weights, training and search; true: a random seed." in page
     assert "(`layer1.*`)" in page and "instantiation" not in page
     assert "`gradient_clip_val`" in page and "`fast_dev_run`" not in page  # which is refused
+
+
+@pytest.mark.parametrize(
+    ("option", "table"),
+    [
+        ("candidate.importance", IMPORTANCES),
+        ("candidate.repair", REPAIRS),
+        ("delivery.repair", REPAIRS),
+        ("delivery.formats", FORMATS),
+        ("latency.backend", BACKENDS),
+        ("search.sensitivity", SENSITIVITIES),
+    ],
+)
+def test_an_option_that_takes_a_row_of_a_table_lists_its_names(generate, option, table):
+    (told,) = [action.help for action in generate.options("fit") if action.dest == option]
+    assert set(table) <= set(re.findall(r"\w+", told))
 
 
 def test_api_has_every_module_once(generate):

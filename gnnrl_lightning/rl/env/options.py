@@ -43,9 +43,9 @@ class EpisodeOptions:
         surrogate: Whether the policy learns in imagined episodes, whose rewards are functions drawn from the surrogate,
             and only the most promising of their candidates are evaluated; otherwise each real episode is. null: if the
             agent uses a sensitivity and proposals, and episodes have one step and no penalty.
-        exploration: Share of their deviations from the posterior mean that these functions keep. 1: Thompson sampling;
-            0: each function is the mean of one of the surrogate's processes. With many groups, functions drawn from the
-            posterior differ so much that what maximises one of them is rarely good.
+        exploration: Share of their deviations from the posterior mean that the functions drawn from the surrogate keep.
+            1: Thompson sampling; 0: each is the mean of one of the surrogate's processes. With many groups, functions
+            drawn from the posterior differ so much that what maximises one of them is rarely good.
 
     Raises:
         UserError: The proposal is unknown, or a number is out of range. The reward is checked together with the
