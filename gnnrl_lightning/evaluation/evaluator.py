@@ -19,7 +19,7 @@ from gnnrl_lightning.errors import finite_number
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of
 from gnnrl_lightning.objective import Measured, Objective
-from gnnrl_lightning.objective.protocol import added_up
+from gnnrl_lightning.objective.protocol import added_up, figures_of
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.memory import keep_freed_memory, keep_kernels
 from gnnrl_lightning.surgery.masks import zeros_held
@@ -144,7 +144,7 @@ class Evaluator:
             assert self._incumbent is not None and self._incumbent.course is not None
             means = estimate(course, self._incumbent.course)
         divergence = float(means.pop(DIVERGENCE))
-        scores = self.objective.values(means) | {DIVERGENCE: divergence}
+        scores = figures_of(self.objective, means) | {DIVERGENCE: divergence}
         evaluation = Evaluation(
             key,
             self.costs(widths),

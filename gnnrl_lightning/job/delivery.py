@@ -128,13 +128,15 @@ def _tested(trained: Trained, cuts: Mapping[str, Cut]) -> dict[str, dict[str, An
     job, task, dense = trained.job, trained.job.task, trained.dense
     tested = {"dense": dense} | {f"{name} before": each.before for name, each in cuts.items()}
     tested |= {f"{name} after": each.after.network for name, each in cuts.items()}
-    scores: dict[str, dict[str, float]] = {}
+    different = {id(network): network for network in tested.values()}  # without fine-tuning, before and after are one
     timed = {"dense": dense, **{name: each.after.network for name, each in cuts.items()}}
     latency = dict(zip(timed, job.timer.networks(list(timed.values())), strict=True))
-    with job.runtime.shown("test", len(tested)) as advance:
-        for name, network in tested.items():
-            scores[name] = task.figures(network, task.data.test)
+    found: dict[int, dict[str, float]] = {}
+    with job.runtime.shown("test", len(different)) as advance:
+        for key, network in different.items():
+            found[key] = task.figures(network, task.data.test)
             advance()
+    scores = {name: found[id(network)] for name, network in tested.items()}
     rows = {
         name: {
             **each.costs,

@@ -73,14 +73,15 @@ def finetune(
         folder: Folder of the run.
 
     Returns:
-        Phase -> network and figures; empty in all processes but the first one.
+        Phase -> network and figures; empty in all processes but the first one. Without epochs, the networks are those
+        before.
     """
     job = trained.job
-    starts = {}
+    trains, starts = job.options.finetuning.epochs > 0, {}
     if rank() == 0:
-        known = {GUESS: Guess(trained.dense), DENSE: trained.dense}
+        known = {GUESS: Guess(trained.dense), DENSE: trained.dense} if trains else {}
         starts = _on_holdout(trained, {**known, **before})
-        if job.options.finetuning.epochs > 0:
+        if trains:
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
     after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
     for name, network in after.items():
@@ -88,9 +89,9 @@ def finetune(
             curves[name] = job.train(name, network, job.options.finetuning, folder, teacher_of(trained, plans[name]))
     if rank() > 0:
         return {}
-    ends, found = _on_holdout(trained, after), {}
+    ends, found = _on_holdout(trained, after) if trains else starts, {}
     for name, network in after.items():
-        undone = not curves[name] and job.options.finetuning.epochs > 0  # it diverged
+        undone = not curves[name] and trains  # it diverged
         kept = not undone and not worse(job.task, starts[name], ends[name])
         figures = {
             **keyed("search_before", starts[name][1]),
@@ -98,7 +99,7 @@ def finetune(
             f"{job.task.goal.primary}_search_epochs": [epoch[job.task.goal.primary] for epoch in curves[name]],
             "finetuning_kept": kept,
         }
-        found[name] = Finetuned(network if kept else before[name], figures)
+        found[name] = Finetuned(network if kept and trains else before[name], figures)
     return found
 
 

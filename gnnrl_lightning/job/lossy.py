@@ -63,7 +63,7 @@ def format_figures(
 
 
 def drop(approximation: float, network: float, guess: float) -> float:
-    """Return what an approximation loses, as a share of what the network is better than a guess.
+    """Return what an approximation loses, as a share of the network's lead over guessing.
 
     Args:
         approximation: Merit of the approximation, see `gnnrl_lightning.objective.Figure.merit`.
@@ -83,7 +83,7 @@ def _warn(job: Job, name: str, lost: float, scores: Mapping[str, float], exact: 
     if lost > most:
         warnings.warn(
             f"{figure.label} on the holdout of the format {name} is {has}, of the network {had}: a drop of {lost:.1%} "
-            f"of what the network is better than a guess, and delivery.largest_drop is {most:g}; deliver another "
+            f"of the network's lead over guessing, and delivery.largest_drop is {most:g}; deliver another "
             "format, or set more delivery.calibration_examples",
             stacklevel=2,
         )

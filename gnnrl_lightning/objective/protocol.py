@@ -30,6 +30,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from gnnrl_lightning.checks import shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 
@@ -267,7 +268,24 @@ def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:
 def measure(objective: Objective, totals: Mapping[str, Sequence[float]], examples: int) -> dict[str, float]:
     """Compute the figures from sums over a number of examples."""
     means = {name: torch.tensor(values, dtype=torch.float64) / examples for name, values in totals.items()}
-    return objective.values({name: mean[0] if len(mean) == 1 else mean for name, mean in means.items()})
+    return figures_of(objective, {name: mean[0] if len(mean) == 1 else mean for name, mean in means.items()})
+
+
+def figures_of(objective: Objective, means: Mapping[str, Tensor]) -> dict[str, float]:
+    """Compute the figures from means over examples, see `Objective.values`, which may also give them as tensors `()`.
+
+    Raises:
+        UserError: A figure is not a number.
+    """
+    found = dict[str, float]()
+    for name, value in objective.values(means).items():
+        try:
+            found[name] = float(value)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"objective {type(objective).__name__}: values gives {shown(value)} as {name}: expected a number"
+            ) from error
+    return found
 
 
 def untrained(objective: Objective, outputs: Tree, targets: Tree) -> dict[str, float]:

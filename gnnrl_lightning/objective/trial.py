@@ -63,6 +63,8 @@ def try_objective(objective: Objective, outputs: Tree, targets: Tree) -> None:
             )
     try:
         found = measure(objective, added_up([whole.sums]), examples)
+    except UserError:
+        raise
     except Exception as error:  # the user's own may raise anything
         raise UserError(f"{name}: values fails: {with_place(error)}; expected figures by name") from error
     if not set(objective.ranking) <= set(found) <= set(objective.figures):

@@ -133,12 +133,17 @@ def _differences(
     return _filled(table, ["method", *metrics.values()], rows)
 
 
+def in_words(method: str) -> str:
+    """Return the name of a method for readers; an import path stays as it is."""
+    return method if "." in method else method.replace("_", " ")
+
+
 def _filled(table: Table, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Add columns and rows to a table; in a narrow terminal, a method's name has several lines."""
     for head in heads:
         table.add_column(head, justify="left" if head == heads[0] else "right", overflow="fold")
     for method, *cells in rows:
-        table.add_row(method.replace("_", " "), *cells)
+        table.add_row(in_words(method), *cells)
     return table
 
 

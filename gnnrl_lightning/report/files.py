@@ -11,6 +11,9 @@ from gnnrl_lightning.report.costs import readable
 DROP = "drop"
 """Key in the figures of a lossy format."""
 
+SHOWN = 5e-4
+"""Smallest drop that is not written as zero."""
+
 
 def lossy_formats(result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
     """Return the name of each lossy format -> its figures, see `gnnrl_lightning.job.lossy.format_figures`.
@@ -49,7 +52,8 @@ def lossy_line(result: Mapping[str, Any], name: str) -> str:
     """
     primary, figure = primary_figure(result)
     row = result["formats"][name]
+    lost = 0.0 if abs(row[DROP]) < SHOWN else row[DROP]  # no minus before zero
     return (
         f"{name}: {figure.label} on the holdout {figure.with_unit(row[f'{primary}_search'])}, a drop of "
-        f"{row[DROP]:.1%} of what the network is better than a guess"
+        f"{lost:.1%} of the network's lead over guessing"
     )

@@ -70,6 +70,22 @@ def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkey
     assert reported == [] and capsys.readouterr() == ("", "")
 
 
+def test_each_network_is_tested_once(network, monkeypatch):
+    """Without fine-tuning, the pruned networks before and after it are the same ones."""
+    tested, figures = [], Task.figures
+
+    def counted(task, network, examples):
+        tested.append((network, len(examples)))
+        return figures(task, network, examples)
+
+    monkeypatch.setattr(Task, "figures", counted)
+    options = options_of(**SHORT | {"finetuning": TrainingOptions(epochs=0)})
+    delivered = compress(network, Digits(), Budget(macs=0.5), by="random", evaluations=4, options=options)
+    assert len({id(each) for each, _ in tested}) == len(tested) == 3  # dense, uniform, ours
+    row = delivered.figures["pruned"]
+    assert row["top1_test_before"] == row["top1_test_after"] and row["top1_search_before"] == row["top1_search_after"]
+
+
 def ready(data):
     data.setup()
     return data

@@ -110,11 +110,11 @@ def test_scores_and_sizes_are_in_the_result_and_its_table(run):
 
 
 def test_a_large_drop_is_measured_and_warned_of_and_no_other_is(run):
-    """All outputs are zero: the whole of what the network is better than a guess."""
+    """All outputs are zero: the whole of the network's lead over guessing."""
     found, warned, _ = run
     assert found.figures["formats"][path_of("COARSE")]["drop"] == 1
     (message,) = warned
-    assert f"format {path_of('COARSE')} is " in message and "a drop of 100.0% of what" in message
+    assert f"format {path_of('COARSE')} is " in message and "a drop of 100.0% of the" in message
     assert "delivery.largest_drop is 0.5; deliver another format" in message and "\n" not in message
 
 

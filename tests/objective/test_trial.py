@@ -15,6 +15,7 @@ from gnnrl_lightning.objective import (
     Segmentation,
     find_objective,
 )
+from gnnrl_lightning.objective.protocol import measure
 from gnnrl_lightning.objective.trial import try_objective
 
 LOGITS, CLASSES = torch.tensor([[3.0, 1.0, 0.0], [0.0, 1.0, 2.0]]), torch.tensor([0, 1])
@@ -109,6 +110,22 @@ class Broken(Right):
         return {"right": means["left"]}
 
 
+class Elements(Right):
+    def values(self, means):
+        return {"right": torch.zeros(3)}
+
+
+class Tensors(Right):
+    def values(self, means):
+        return {"right": means["right"] ** 0.5}
+
+
+def test_figures_may_be_tensors_of_one_number():
+    try_objective(Tensors(), LOGITS, CLASSES)
+    found = measure(Tensors(), {"right": [200.0]}, 2)
+    assert found == {"right": 10.0} and type(found["right"]) is float
+
+
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
@@ -119,6 +136,7 @@ class Broken(Right):
         (Raising, r"measure fails: no key 'right' \(test_trial.py, line \d+\); expected Measured"),
         (Undeclared, r"its figures are right, wrong, and it measures right, top2: expected at least right, and none"),
         (Half, r"its figures are right, wrong, and it measures right: expected at least right, wrong, and none"),
+        (Elements, r"values gives tensor\(\[0., 0., 0.\]\) as right: expected a number$"),
         (Broken, r"values fails: no key 'left' \(test_trial.py, line \d+\); expected figures by name$"),
     ],
 )

@@ -3,7 +3,7 @@ from rich.console import Console
 
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.objective.protocol import record
-from gnnrl_lightning.report.comparison import comparison_tables, run_line, summarise
+from gnnrl_lightning.report.comparison import comparison_tables, in_words, run_line, summarise
 
 COSTS = {"evaluations": 9, "examples": 100, "seconds": 2.0, "macs_ratio": 0.5, "latency_measured_ratio": 0.625}
 
@@ -78,3 +78,8 @@ def test_tables_and_lines():
         run_line(ROWS[0], record(Classification()))
         == "agent, budget 0.5, seed 0: 9 evaluations, 2.0 s, top-1 search 81.00, test 80.00"
     )
+
+
+def test_names_are_in_words_and_import_paths_stay():
+    assert in_words("dynamic_programming") == "dynamic programming"
+    assert in_words("my_methods.best_of") == "my_methods.best_of"

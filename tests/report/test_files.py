@@ -1,7 +1,9 @@
 """What is said of files and lossy formats; results of earlier releases have nothing of them."""
 
+import copy
 import io
 
+import pytest
 from rich.console import Console
 
 from gnnrl_lightning.report.files import files_line, format_bytes, lossy_formats, lossy_line
@@ -33,8 +35,15 @@ def test_lossy_formats_are_rows_of_their_own():
     assert row["time"] == row["before fine-tuning"] == row["ms for 64"] == ""
     console = Console(file=io.StringIO(), width=140)
     print_result(GIVEN, console)
-    line = "int8: top-1 on the holdout 89.50 %, a drop of 1.2% of what the network is better than a guess"
+    line = "int8: top-1 on the holdout 89.50 %, a drop of 1.2% of the network's lead over guessing"
     assert lossy_line(GIVEN, "int8") == line and line in console.file.getvalue()
+
+
+@pytest.mark.parametrize(("drop", "written"), [(-0.0004, "0.0%"), (0.0006, "0.1%"), (-0.02, "-2.0%")])
+def test_no_drop_is_not_negative(drop, written):
+    given = copy.deepcopy(GIVEN)
+    given["formats"]["int8"]["drop"] = drop
+    assert f"a drop of {written} of" in lossy_line(given, "int8")
 
 
 def test_results_of_earlier_releases_have_no_formats():

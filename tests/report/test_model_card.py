@@ -40,7 +40,7 @@ def test_results_before_and_after_budget_and_costs_are_told(card):
     assert len({row.count("|") for row in rows}) == 1
     ours = rows[4]
     assert "98.75" in ours and "88.00" in ours and "50.0 %" in ours
-    assert "a drop of 1.2% of what the network is better than a guess" in card
+    assert "a drop of 1.2% of the network's lead over guessing" in card
 
 
 def test_every_format_has_code_that_loads_its_file(card):

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from gnnrl_lightning.objective import Figure as Scale
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import LATENCY, headings
+from gnnrl_lightning.report.comparison import LATENCY, headings, in_words
 from gnnrl_lightning.report.pages.drawing import (
     DENSE,
     INK,
@@ -55,7 +55,7 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
         axes.scatter(values[name], [at] * len(values[name]), s=22, color=colour, zorder=3)
         mean = fmean(values[name])
         axes.vlines(mean, at - 0.32, at + 0.32, color=INK, linewidth=1.6, zorder=4)
-    axes.set_yticks(range(len(order)), [literal(name.replace("_", " ")) for name in order])
+    axes.set_yticks(range(len(order)), [literal(in_words(name)) for name in order])
     axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(figure.label + unit_of(figure))
     return drawing
@@ -86,7 +86,7 @@ def front_figure(found: Mapping[str, Any]) -> Figure | None:
         colour, mark = colours.get(row["method"], MUTED), marks.get(_widths(row), ".")
         axes.scatter(100 * row[LATENCY], row[key], s=24, color=colour, marker=mark, zorder=3)
     for name, colour in colours.items():
-        axes.scatter([], [], s=24, color=colour, label=literal(name.replace("_", " ")))
+        axes.scatter([], [], s=24, color=colour, label=literal(in_words(name)))
     for name, mark in marks.items() if len(marks) > 1 else ():
         axes.scatter([], [], s=24, color=MUTED, marker=mark, label=name)
     axes.set(xlabel="measured latency, % of the dense network's", ylabel=figure.label + unit_of(figure))
@@ -122,7 +122,7 @@ def differences_figure(found: Mapping[str, Any], paired: Sequence[Mapping[str, A
         if entry["low"] is not None:
             axes.hlines(at, entry["low"], entry["high"], color=OURS, linewidth=1.8)
         axes.scatter([entry["mean"]], [at], s=26, color=OURS, zorder=3)
-    axes.set_yticks(range(len(entries)), [literal(entry["method"].replace("_", " ")) for entry in reversed(entries)])
+    axes.set_yticks(range(len(entries)), [literal(in_words(entry["method"])) for entry in reversed(entries)])
     axes.set_ylim(-0.6, len(entries) - 0.4)
     unit = {"%": "points", "": figure.label}.get(figure.unit, figure.unit)
     axes.set_xlabel(
@@ -147,7 +147,7 @@ def progress_figure(
     if not order:
         return None
     return lines_figure(
-        {name.replace("_", " "): [*enumerate(courses[name], 1)] for name in order[: len(LINES)]},
+        {in_words(name): [*enumerate(courses[name], 1)] for name in order[: len(LINES)]},
         "candidates evaluated",
         f"{figure.label} on the holdout{unit_of(figure)}",
         figure,

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import comparison_tables
+from gnnrl_lightning.report.comparison import comparison_tables, in_words
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import (
     differences_figure,
@@ -148,4 +148,4 @@ def rich_table(table: Table) -> Iterator[str]:
 
 
 def _plain(method: str) -> str:
-    return "the agent" if method == "agent" else method.replace("_", " ")
+    return "the agent" if method == "agent" else in_words(method)
