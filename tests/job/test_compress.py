@@ -80,7 +80,7 @@ def test_each_network_is_tested_once(network, monkeypatch):
 
     monkeypatch.setattr(Task, "figures", counted)
     options = options_of(**SHORT | {"finetuning": TrainingOptions(epochs=0)})
-    delivered = compress(network, Digits(), Budget(macs=0.5), by="random", evaluations=4, options=options)
+    delivered = compress(network, Digits(), Budget(macs=0.5), by="random", evaluations=8, options=options)
     assert len({id(each) for each, _ in tested}) == len(tested) == 3  # dense, uniform, ours
     row = delivered.figures["pruned"]
     assert row["top1_test_before"] == row["top1_test_after"] and row["top1_search_before"] == row["top1_search_after"]
