@@ -53,7 +53,7 @@ def train(
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network in place, and validate it on the holdout after each epoch.
+    """Train a network in place, and validate it on the holdout after each epoch; with 0 epochs, nothing is trained.
 
     Afterwards the network is in evaluation mode, on its original device, and the same parameters require gradients as
     before. All randomness derives from `seed` (the global generators are restored), so the same seed gives the same
@@ -75,27 +75,30 @@ def train(
         The objective's figures of the holdout after each epoch, those of a resumed training included.
 
     Raises:
-        UserError: Distillation without a teacher, a network without parameters to train, or a precision that is auto.
+        UserError: There are epochs, and distillation lacks a teacher, the network has no parameters to train, or the
+            precision is auto.
     """
+    if options.epochs == 0:
+        network.eval()
+        return []
     module = SupervisedModule(network, options, objective, teacher, seed)
     latest = LatestCheckpoint(checkpoint)
     networks = [network] if teacher is None else [network, teacher.network]
     devices = [(each, _device(each)) for each in networks]
     data_seed, data.seed = data.seed, seed
     try:
-        if options.epochs > 0:
-            stored = channels_last_weights(networks, options.channels_last is True)
-            with isolate_rng(), without_others_warnings(), stored:
-                network.train()
-                flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
-                runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
-                average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
-                callbacks = [latest] if average is None else [average, latest]
-                runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
-                runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
-                if average is not None:
-                    average.exchange()
-                share_weights(network)
+        stored = channels_last_weights(networks, options.channels_last is True)
+        with isolate_rng(), without_others_warnings(), stored:
+            network.train()
+            flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
+            runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
+            average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
+            callbacks = [latest] if average is None else [average, latest]
+            runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+            runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
+            if average is not None:
+                average.exchange()
+            share_weights(network)
     finally:
         data.seed = data_seed
         network.eval()

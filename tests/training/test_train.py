@@ -52,6 +52,13 @@ def test_training_learns_and_leaves_the_network_ready(digits):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_without_epochs_a_network_needs_nothing_to_train(digits):
+    network = small().requires_grad_(False).train()
+    before = copy.deepcopy(network)
+    assert train(network, digits, TrainingOptions(epochs=0), Classification(), trainer=on_cpu) == []
+    assert same(network, before) and not network.training
+
+
 def test_the_same_seed_gives_the_same_weights(digits):
     def trained(seed):
         network = small(dropout=0.2)
