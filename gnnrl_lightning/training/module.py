@@ -85,16 +85,16 @@ class SupervisedModule(LightningModule):
             self._teacher.network.to(self.device)
 
     def on_train_start(self) -> None:
-        """Determine the number of steps, and set the learning rate of the next one.
+        """Determine the number of steps, and set the learning rates of the next one.
 
         This cannot be done in `configure_optimizers`: it would make Lightning create the loader before restoring the
         loader's state, and a run resumed within an epoch would repeat that epoch.
         """
         self._steps = int(self.trainer.estimated_stepping_batches)
-        rate = self.options.learning_rate * self._factor(self.trainer.global_step)
+        share = self._factor(self.trainer.global_step)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["initial_lr"] * share
 
     def on_train_epoch_start(self) -> None:
         """Seed PyTorch's generators: a checkpoint does not hold their state."""

@@ -71,6 +71,35 @@ def test_the_same_seed_gives_the_same_weights(digits):
     assert not same(first, other)
 
 
+def slow_body(params, lr, weight_decay):
+    """SGD whose first parameters learn a tenth as fast."""
+    body, *head = params
+    return torch.optim.SGD([{"params": [body], "lr": lr / 10}, {"params": head}], lr=lr, weight_decay=weight_decay)
+
+
+class Rates(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+
+def test_each_group_of_an_optimizer_has_its_own_rate_from_the_first_step_on(digits, tmp_path):
+    rates, options = Rates(), TrainingOptions(epochs=2, optimizer=f"{__name__}.slow_body", warmup_epochs=0)
+
+    def trained(ckpt_path=None, **flags):
+        on_cpu(max_epochs=2, callbacks=[rates, *flags.pop("callbacks", ())], **flags).fit(
+            SupervisedModule(small(), options, Classification()), digits, ckpt_path=ckpt_path, weights_only=True
+        )
+
+    trained(callbacks=[SaveAt(9, tmp_path / "9.ckpt")])
+    first = rates.seen[0]
+    trained(tmp_path / "9.ckpt")
+    assert first == pytest.approx([0.01, 0.1])
+    assert all(body == pytest.approx(head / 10) for body, head in rates.seen)
+
+
 @pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
 def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, save_at):
     options = TrainingOptions(epochs=2)
