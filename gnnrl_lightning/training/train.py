@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -76,7 +77,7 @@ def train(
 
     Raises:
         UserError: There are epochs, and distillation lacks a teacher, the network has no parameters to train, or the
-            precision is auto.
+            precision is auto; or the trainer does not validate after each epoch.
     """
     if options.epochs == 0:
         network.eval()
@@ -92,6 +93,7 @@ def train(
             network.train()
             flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
             runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
+            _check_validated(runner)
             average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
             callbacks = [latest] if average is None else [average, latest]
             runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
@@ -105,6 +107,14 @@ def train(
         for each, device in devices:
             each.to(device)
     return module.holdout
+
+
+def _check_validated(runner: Trainer) -> None:
+    """Refuse a trainer that does not validate once after each epoch, for there would be no figures of some epochs."""
+    for name in ("check_val_every_n_epoch", "val_check_interval"):
+        given = getattr(runner, name)
+        if given != 1 or (name == "val_check_interval" and isinstance(given, int)):
+            raise UserError(f"the trainer has {name} {given}: expected to validate after each epoch; leave it out")
 
 
 @contextmanager

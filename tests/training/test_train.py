@@ -71,6 +71,21 @@ def test_the_same_seed_gives_the_same_weights(digits):
     assert not same(first, other)
 
 
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"check_val_every_n_epoch": 2}, "check_val_every_n_epoch 2: expected to validate after each epoch"),
+        ({"val_check_interval": 0.5}, "val_check_interval 0.5: expected to validate after each epoch"),
+        ({"val_check_interval": 1}, "val_check_interval 1: expected to validate after each epoch"),
+    ],
+)
+def test_a_trainer_that_leaves_validations_out_is_refused(digits, flags, message):
+    """A training without figures is one that has diverged, and is undone; 1 is one batch, 1.0 one epoch."""
+    trainer = lambda **others: on_cpu(**{**others, **flags})  # noqa: E731
+    with pytest.raises(UserError, match=message):
+        train(small(), digits, TrainingOptions(epochs=1), Classification(), trainer=trainer)
+
+
 def slow_body(params, lr, weight_decay):
     """SGD whose first parameters learn a tenth as fast."""
     body, *head = params
