@@ -67,7 +67,7 @@ class SupervisedModule(LightningModule):
         self._distillation = DISTILLATIONS.find(options.distillation)
         self._teacher = teacher  # no module: a submodule would be saved, synchronised and set to training mode
         self._seed = seed
-        self._steps = 1
+        self._steps: int | None = None  # until the training starts
         self.holdout: list[dict[str, float]] = []
         self._sums: dict[str, list[dict[str, Tensor]]] = {}
         self._seen: dict[str, int] = {}
@@ -102,7 +102,7 @@ class SupervisedModule(LightningModule):
             torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
 
     def _factor(self, step: int) -> float:
-        return self.options.share(step, self._steps)
+        return 1.0 if self._steps is None else self.options.share(step, self._steps)
 
     def _record(self, stage: str, outputs: Tree, targets: Tree, loss: Tensor) -> None:
         """Log the loss of a batch and accumulate the sums of the figures."""

@@ -115,6 +115,18 @@ def test_each_group_of_an_optimizer_has_its_own_rate_from_the_first_step_on(digi
     assert all(body == pytest.approx(head / 10) for body, head in rates.seen)
 
 
+def straight(step, steps, warmup_steps):
+    """It cannot be called for a training of one step."""
+    return max(0.0, 1 - step / (steps - 1))
+
+
+def test_a_schedule_is_called_with_the_steps_of_the_training_alone(digits):
+    rates, options = Rates(), TrainingOptions(epochs=1, schedule=f"{__name__}.straight")
+    trainer = lambda **flags: on_cpu(callbacks=[rates], **flags)  # noqa: E731
+    train(small(), digits, options, Classification(), trainer=trainer)
+    assert [rate for (rate,) in rates.seen] == pytest.approx([0.1 * (1 - step / 8) for step in range(9)])
+
+
 @pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
 def test_resuming_gives_the_weights_of_the_uninterrupted_run(digits, tmp_path, save_at):
     options = TrainingOptions(epochs=2)
