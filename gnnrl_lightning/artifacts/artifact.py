@@ -29,7 +29,7 @@ from gnnrl_lightning.artifacts.formats import (
     load_pruned,
 )
 from gnnrl_lightning.artifacts.integrity import file_of
-from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, probe, read_recipe, recipe_hash
+from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, difference, probe, read_recipe, recipe_hash
 from gnnrl_lightning.checks import as_path, instance, shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.program import exported_once
@@ -244,6 +244,6 @@ def _verify(way: str, loaded: Callable[..., Tree], held: Callable[..., Tree], ex
     with eval_mode(held) if isinstance(held, nn.Module) else nullcontext(), torch.inference_mode():
         expected, found = call(held, example), call(loaded, example)
     for wanted, given in zip(tensors(expected), tensors(found), strict=True):
-        difference = float((wanted - given).abs().max())
-        if not difference <= tolerance * max(1.0, float(wanted.abs().max())):
-            raise RuntimeError(f"the network loaded from {way} differs by {difference:.3g} from the one saved")
+        apart, largest = difference(given, wanted)
+        if not apart <= tolerance * max(1.0, largest):
+            raise RuntimeError(f"the network loaded from {way} differs by {apart:.3g} from the one saved")

@@ -42,6 +42,9 @@ TOLERANCE, LOSSY_TOLERANCE = 1e-2, 1e-1
 In a lossy format, a sum that comes out differently may be rounded to the next step, layer by layer.
 """
 
+LEAST, LOSSY_LEAST = 1e-3, 1.0
+"""Smallest value to which differences are relative. Steps of a lossy format are as large as its calibration needs."""
+
 
 def read_recipe(folder: str | Path) -> dict[str, Any]:
     """Read and check recipe.json.
@@ -222,11 +225,11 @@ def check_probe(
     own = recipe["formats"][name].get("probe")
     tolerance = max(tolerance, TOLERANCE if own is None else LOSSY_TOLERANCE)
     found, saved = probe(network, recipe["input"]), recipe["probe"] if own is None else own
+    least = LEAST if own is None else LOSSY_LEAST
     try:
         pairs = [(torch.tensor(one), torch.tensor(other)) for one, other in zip(found, saved, strict=True)]
-        largest = [float(other.abs().max().clamp(min=1)) for _, other in pairs]
-        differences = [float((one - other).abs().max()) for one, other in pairs]
-        same = all(each <= tolerance * most for each, most in zip(differences, largest, strict=True))
+        apart = [difference(one.double(), other.double()) for one, other in pairs]
+        same = all(each <= tolerance * max(least, most) for each, most in apart)
     except (TypeError, ValueError, RuntimeError):  # other numbers of outputs or values
         same = False
     if not same:
@@ -234,6 +237,24 @@ def check_probe(
             f"{path} does not compute what was saved: expected the network's code, and versions, as they were then; "
             "save the artifact again"
         )
+
+
+def difference(given: Tensor, wanted: Tensor) -> tuple[float, float]:
+    """Return the largest difference of an output to the wanted one, and the largest finite value of that.
+
+    Infinite values differ from all others, and NaN counts as 0; without values, there is no difference.
+
+    Args:
+        given: The output, of any type.
+        wanted: The wanted one, of the same shape.
+    """
+    if given.shape != wanted.shape:
+        return math.inf, 0.0
+    if not wanted.numel():
+        return 0.0, 0.0
+    first, second = (torch.nan_to_num(each.double()) for each in (given, wanted))
+    finite = second.abs() <= torch.finfo(torch.float32).max
+    return float((first - second).abs().max()), float(torch.where(finite, second, 0).abs().max())
 
 
 def _ramp(zeros: Tensor) -> Tensor:

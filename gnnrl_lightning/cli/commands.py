@@ -13,6 +13,7 @@ import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
+from gnnrl_lightning.artifacts.formats import check_exportable
 from gnnrl_lightning.cli.comparing import agents_of, as_decided, check_resumable, prepare
 from gnnrl_lightning.cli.output_files import check_file, write_json
 from gnnrl_lightning.cli.running import RunningCLI
@@ -29,6 +30,7 @@ from gnnrl_lightning.job.finetuning import save_finetuned, worse
 from gnnrl_lightning.job.given_widths import as_widths, budget_of, deliver_widths, read_widths
 from gnnrl_lightning.job.inspection import inspect
 from gnnrl_lightning.job.job import PhaseTrainers, Runtime
+from gnnrl_lightning.job.lossy import approximations
 from gnnrl_lightning.job.prediction import check_budgets, predict, record_of
 from gnnrl_lightning.job.reporting import evidence, write_report
 from gnnrl_lightning.job.stage_options import StageOptions
@@ -136,7 +138,9 @@ class CompressionCLI(RunningCLI):
     def finetune(self, **_: Any) -> None:
         """Train a pruned network or the dense one further and save it, or the one before if that is better."""
         network, task = self.task.build(), self.task
-        options, pruned = self._decided(network, "finetuning"), task.artifact
+        options, pruned, delivery = self._decided(network, "finetuning"), task.artifact, self.options.delivery
+        if pruned is not None:
+            check_exportable(delivery.formats, network, task.example())
         folder, phase = self.open_run(self.resumed), DENSE if pruned is None else PRUNED
         before, start = copy.deepcopy(network), task.scored(network, self.datamodule.holdout)
         self._train(network, options, folder, phase)
@@ -148,7 +152,10 @@ class CompressionCLI(RunningCLI):
         if rank() == 0 and pruned is None:
             _save_dense(network, folder)
         elif rank() == 0:
-            save_finetuned(task, network, scores, folder.pruned)
+            loaded = save_finetuned(task, network, scores, folder.pruned, delivery)
+            for name, each in approximations(task, folder.pruned, loaded).items():
+                held = task.line("holdout", task.figures(each, self.datamodule.holdout))
+                self.console.print(f"{name}: {held}")
         self._close_training(folder, phase, scores)
 
     def _decided(self, network: nn.Module, section: str) -> TrainingOptions:

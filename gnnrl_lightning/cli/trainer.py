@@ -70,6 +70,11 @@ def check_settings(config: Namespace, subcommand: str) -> None:
                 f"trainer.{name} is {trainer[name]}, which {subcommand} does not read, only fit: set it to null, and "
                 f"{instead}"
             )
+    if trainer["callbacks"] and SUBCOMMANDS[subcommand].writes and subcommand != "fit":
+        raise UserError(
+            f"trainer.callbacks is given, which {subcommand} does not read, only the search of fit: set it to null; "
+            "metrics.csv and the loggers have what trainings log"
+        )
     if trainer["devices"] == "auto":
         trainer["devices"] = 1
     if trainer["max_epochs"] is not None and trainer["max_epochs"] < 1:

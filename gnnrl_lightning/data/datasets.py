@@ -44,7 +44,7 @@ class Datasets(ExampleData):
             else a number; at most all of `validation`.
         memory_limit_gib: Maximum memory of the holdout, in GiB.
         split_seed: Seed of the holdout.
-        seed: Seed of the order and the transforms of the training examples.
+        seed: Seed of the order and the transforms of the training examples; jobs have their own.
 
     Raises:
         UserError: A value is of another type, or out of range; or `plain` has not as many examples as `train`.

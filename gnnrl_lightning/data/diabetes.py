@@ -23,7 +23,7 @@ class Diabetes(ExampleData):
         eval_batch_size: Examples per batch in validation, test and scoring.
         holdout_size: Size of the holdout: a fraction of the training examples if below 1, else a number.
         split_seed: Seed of the holdout.
-        seed: Seed of the order of the training examples.
+        seed: Seed of the order of the training examples; jobs have their own.
     """
 
     name = "diabetes"

@@ -27,7 +27,7 @@ class DigitPixels(ExampleData):
         eval_batch_size: Canvases per batch in validation, test and scoring.
         holdout_size: Size of the holdout: a fraction of the training canvases if below 1, else a number.
         split_seed: Seed of the holdout.
-        seed: Seed of the order of the training canvases.
+        seed: Seed of the order of the training canvases; jobs have their own.
     """
 
     name = "digit_pixels"

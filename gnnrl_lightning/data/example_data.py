@@ -67,7 +67,7 @@ class ExampleData(LightningDataModule, ABC):
         eval_batch_size: Examples per batch in validation, test and scoring.
         holdout_size: Size of the holdout: a fraction of the training examples if below 1, else a number.
         split_seed: Seed of the holdout.
-        seed: Seed of the order and the augmentation of the training examples.
+        seed: Seed of the order and the augmentation of the training examples; jobs have their own.
 
     Raises:
         UserError: A value is of another type, or out of range.

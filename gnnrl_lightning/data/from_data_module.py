@@ -42,7 +42,7 @@ class FromDataModule(ExampleData):
             else a number; at most all validation examples.
         memory_limit_gib: Maximum memory of the holdout, in GiB.
         split_seed: Seed of the holdout, and of what the data module draws in `setup`.
-        seed: Seed of the order and the transforms of the training examples.
+        seed: Seed of the order and the transforms of the training examples; jobs have their own.
 
     Raises:
         UserError: It changes batches after its loaders.

@@ -37,7 +37,7 @@ class ImageData(ExampleData):
         mean: Mean of each channel, for pixels in [0, 1].
         std: Standard deviation of each channel, for pixels in [0, 1].
         memory_limit_gib: Maximum memory of the decoded images, in GiB.
-        seed: Seed of the order and the augmentation of the training images.
+        seed: Seed of the order and the augmentation of the training images; jobs have their own.
 
     Raises:
         UserError: A value is of another type, or out of range.

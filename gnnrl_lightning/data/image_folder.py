@@ -91,6 +91,13 @@ class ImageFolder(ImageData):
         check_fits(len(train) + len(test), train.image_shape, self.memory_limit_gib, remedy)
         return LoadedImages(train.in_memory(), test.in_memory(), classes)
 
+    def transform_record(self) -> dict[str, Any]:
+        """Preprocessing as of `ImageData`; `resize` is the shorter side before the centre crop, null: images are whole.
+
+        A deployed network that reads images which were resized otherwise sees objects of another size.
+        """
+        return {**super().transform_record(), "resize": self.resize or self.size}
+
 
 def _listed(folder: Path) -> tuple[tuple[str, ...], tuple[str, ...], torch.Tensor]:
     """Class names, paths and labels, in torchvision's order."""

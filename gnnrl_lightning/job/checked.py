@@ -91,7 +91,7 @@ def check(
             "begin with the dense network, or train this one further with finetune"
         )
     check_prunable(graph, task.path)
-    options = without_auto(options, graph)
+    options = without_auto(options, graph, len(task.data.train))
     if graph.masks and options.stages.shares:
         raise UserError("groups.masks and stages.shares do not go together yet: leave one of them out")
     if not task.trained:

@@ -224,7 +224,7 @@ def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) 
 
 def _decided(options: Options, graph: ComputationGraph, number: int, evaluations: int | None) -> Options:
     """Resolve every "auto", read no more than `number` examples, and take the score as the reward."""
-    options = without_auto(options, graph)
+    options = without_auto(options, graph, number)
     candidate, delivery, search = options.candidate, options.delivery, options.search
     assert isinstance(delivery.calibration_examples, int)  # resolved
     candidate = replace(candidate, calibration_examples=min(candidate.calibration_count, number))

@@ -66,11 +66,17 @@ def decided_training(
     return found.applied(options), found
 
 
-def without_auto(options: Options, graph: ComputationGraph) -> Options:
-    """Decide how many training examples candidates and delivered networks are repaired with, where that is "auto"."""
+def without_auto(options: Options, graph: ComputationGraph, examples: int) -> Options:
+    """Decide how many training examples candidates and delivered networks are repaired with, where that is "auto".
+
+    Args:
+        options: The options.
+        graph: The traced network.
+        examples: Number of training examples, of which candidates are repaired with no more.
+    """
     candidate, delivery = options.candidate, options.delivery
     if candidate.calibration_examples == AUTO:
-        candidate = replace(candidate, calibration_examples=default_calibration_examples(graph))
+        candidate = replace(candidate, calibration_examples=min(default_calibration_examples(graph), examples))
     if delivery.calibration_examples == AUTO:
         delivery = replace(delivery, calibration_examples=default_final_examples(graph))
     return replace(options, candidate=candidate, delivery=delivery)

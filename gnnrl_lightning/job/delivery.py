@@ -191,7 +191,8 @@ def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, An
 
 def search_figures(searched: Searched) -> dict[str, Any]:
     """Return the cost of a search, the proposer of the winner to deliver, and the contributions of agent and proxy."""
-    agent, proxy = searched.best_by(AGENT), None
+    # The one to deliver, if it is the agent's: another one may have the best reward, and a worse primary figure.
+    agent, proxy = searched.best if searched.best.proposer == AGENT else searched.best_by(AGENT), None
     checks = {"latency_checks": [*map(dict, searched.latency_checks)]} if searched.latency_checks else {}
     job = searched.trained.job
     primary = job.task.goal.primary

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -16,8 +16,10 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.recipe import pruned_again
+from gnnrl_lightning.candidates.pruner import default_final_examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.racing import sign_test
+from gnnrl_lightning.job.options import DeliveryOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained
 from gnnrl_lightning.processes import rank
@@ -184,10 +186,20 @@ def _both(first: dict[str, Tensor], second: dict[str, Tensor]) -> dict[str, Tens
     return {name: first[name][second[name]] if name in first and name in second else every[name] for name in every}
 
 
-def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path) -> None:
+def save_finetuned(
+    task: Task, network: nn.Module, scores: Mapping[str, float], folder: Path, delivery: DeliveryOptions
+) -> Mapping[str, Callable[..., Tree]]:
     """Save the pruned network of a task's artifact as a new artifact after further training.
 
-    The scores are the objective's figures on the holdout.
+    Args:
+        task: The task, with its artifact.
+        network: The network after it.
+        scores: The objective's figures on the holdout.
+        folder: Folder of the new artifact.
+        delivery: Its formats, and the examples on which lossy ones calibrate.
+
+    Returns:
+        Format -> what was loaded again, see `gnnrl_lightning.artifacts.artifact.save`.
 
     Raises:
         UserError: The task has no artifact.
@@ -197,11 +209,19 @@ def save_finetuned(task: Task, network: nn.Module, scores: Mapping[str, float], 
     recipe = artifact.read_recipe(task.artifact)
     figures = cost_figures(recipe["figures"]) | {f"{name}_search_after": value for name, value in scores.items()}
     description = artifact.Description(recipe["network"], recipe["budget"], task.data.transform_record(), figures)
-    artifact.save(
+
+    def calibration() -> Tree:
+        examples = delivery.calibration_examples
+        examples = default_final_examples(task.trace_again(network)) if isinstance(examples, str) else examples
+        return task.example(min(examples, len(task.data.train)))
+
+    return artifact.save(
         folder,
         network,
         dense=task.original(),
         steps=recipe["steps"],
         example=task.example(),
         description=description,
+        formats=delivery.formats,
+        calibration=calibration,
     )

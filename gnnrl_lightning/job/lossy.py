@@ -19,6 +19,7 @@ from gnnrl_lightning.artifacts.recipe import files_of, read_recipe
 from gnnrl_lightning.exporting.program import ANY
 from gnnrl_lightning.job.finetuning import Guess, keyed
 from gnnrl_lightning.job.job import Job
+from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.report.files import DROP
 from gnnrl_lightning.trees import Tree, count, join, split
 
@@ -42,14 +43,12 @@ def format_figures(
     found: dict[str, dict[str, Any]] = {
         name: {"files": {file: (folder / file).stat().st_size for file in files_of(notes[name])}} for name in loaded
     }
-    lossy = [name for name, row in find_formats([*loaded]).items() if row.lossy]
+    task, lossy = job.task, approximations(job.task, folder, loaded)
     if not lossy:
         return found
-    task = job.task
     exact, guess = (task.figures(each, task.data.holdout) for each in (network, Guess(network)))
     with job.runtime.shown("lossy formats", len(lossy)) as advance:
-        for name in lossy:
-            approximation = Loaded(loaded[name], None if notes[name].get("batch", ANY) == ANY else task.example())
+        for name, approximation in lossy.items():
             scores = task.figures(approximation, task.data.holdout)
             lost = drop(*(task.primary.merit(each[task.goal.primary]) for each in (scores, exact, guess)))
             found[name] |= {
@@ -60,6 +59,19 @@ def format_figures(
             _warn(job, name, lost, scores, exact)
             advance()
     return found
+
+
+def approximations(task: Task, folder: Path, loaded: Mapping[str, Callable[..., Tree]]) -> dict[str, nn.Module]:
+    """Return the name of each lossy format -> what was loaded from its file, as a network.
+
+    Args:
+        task: The task.
+        folder: Folder of the artifact.
+        loaded: Name of each format -> what was loaded from its file.
+    """
+    notes = read_recipe(folder)["formats"]
+    fixed = {name: notes[name].get("batch", ANY) != ANY for name, row in find_formats([*loaded]).items() if row.lossy}
+    return {name: Loaded(loaded[name], task.example() if alone else None) for name, alone in fixed.items()}
 
 
 def drop(approximation: float, network: float, guess: float) -> float:

@@ -74,7 +74,7 @@ def evidence(folder: RunFolder) -> Evidence:
         "results": [] if result is None else result_table(result),
         "stages": [] if result is None else _named(*stage_rows(result)),
         "candidates": candidate_table(Journal(folder.journal).read()),
-        "runs": [] if compared is None else [_plain(row) for row in compared["rows"]],
+        "runs": [] if compared is None else _runs(compared["rows"]),
     }
     found = {name: rows for name, rows in tables.items() if rows}
     return Evidence(found, sorted(folder.figures.glob("*.png")), folder.pruned if folder.pruned.is_dir() else None)
@@ -84,8 +84,13 @@ def _named(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> list[dict[
     return [dict(zip(headings, cells, strict=True)) for cells in rows]
 
 
-def _plain(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if name != "widths"}
+def _runs(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the runs of a comparison with single values, the same for all; budgets, of which some are shares, as text.
+
+    Only some runs have finalists, candidates alike or checks of the latency.
+    """
+    names = dict.fromkeys(name for row in rows for name, value in row.items() if not isinstance(value, (list, dict)))
+    return [{**{name: row.get(name) for name in names}, "budget": str(row["budget"])} for row in rows]
 
 
 def _write_methods(folder: RunFolder) -> Path:

@@ -145,7 +145,9 @@ def search(
     check_folder(folder)
     job = trained.job
     if not isinstance(by, GraphLearner):
-        began, problem = time.perf_counter(), trained.problem(trained.journalled(trained.journal(folder.journal)))
+        journal = trained.journal(folder.journal)
+        began = time.perf_counter() - sum(record["seconds"] for record in journal.before)  # they are not repeated
+        problem = trained.problem(trained.journalled(journal))
         run_method(by, problem, job.task.seed, "by")
         return Searched.of(problem, trained, time.perf_counter() - began)
     real = job.iterations(by, world_size())

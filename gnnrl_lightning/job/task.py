@@ -210,7 +210,7 @@ class Task:
         self._load_examples()
         for name, value in self.data.transform_record().items():
             recorded = recipe["transform"].get(name, value)
-            if name in ("mean", "std", "size") and recorded != value:
+            if name in ("mean", "std", "size", "resize") and recorded != value:
                 raise UserError(
                     f"{folder} was saved with {name} {recorded}, the data module has {value}: set it as in the recipe"
                 )

@@ -50,9 +50,7 @@ def result_table(result: Mapping[str, Any]) -> Table:
         caption=f"ms/{batch}: measured latency for {batch} examples; {figure.label} on the test examples{unit}, before "
         "and after fine-tuning",
     )
-    table.add_column("network", no_wrap=True)
-    for name in (*(part for cost in (*costs, f"ms/{batch}") for part in (cost, "kept")), "pruned", "tuned"):
-        table.add_column(name, justify="right", no_wrap=True)
+    _add_columns(table, *(part for cost in (*costs, f"ms/{batch}") for part in (cost, "kept")), "pruned", "tuned")
     for key, label in NETWORKS.items():
         if key in result:  # no uniform network if the user gave the widths
             table.add_row(label, *_cells(result[key], result["dense"], costs, primary, figure))
@@ -61,6 +59,13 @@ def result_table(result: Mapping[str, Any]) -> Table:
         *same, _, _, _, after = _cells(tested, result["dense"], costs, primary, figure)
         table.add_row(f"ours, {name}", *same, "", "", "", after)
     return table
+
+
+def _add_columns(table: Table, *figures: str) -> None:
+    """Add a column for the networks' names and one for each figure; in a narrow terminal, cells have several lines."""
+    table.add_column("network", overflow="fold")
+    for name in figures:
+        table.add_column(name, justify="right", overflow="fold")
 
 
 def _limit(limit: float | str) -> str:
@@ -225,9 +230,7 @@ def score_table(figures: Mapping[str, Any]) -> Table:
     costs = cost_names(figures["pruned"])
     budget = ", ".join(f"{name} {_limit(figures['budget'][name])}" for name in costs if name in figures["budget"])
     table = Table(title=f"{figures['network']}, budget: {budget}", caption="pruned networks repaired, not fine-tuned")
-    table.add_column("network", no_wrap=True)
-    for name in (*(part for cost in costs for part in (cost, "kept")), "score"):
-        table.add_column(name, justify="right", no_wrap=True)
+    _add_columns(table, *(part for cost in costs for part in (cost, "kept")), "score")
     for key, label in NETWORKS.items():
         row, dense = figures[key], figures["dense"]
         shares = (part for name in costs for part in (readable(row[name]), _share(row[name] / dense[name])))

@@ -67,7 +67,7 @@ class SupervisedModule(LightningModule):
         self._distillation = DISTILLATIONS.find(options.distillation)
         self._teacher = teacher  # no module: a submodule would be saved, synchronised and set to training mode
         self._seed = seed
-        self._steps = 1
+        self._steps: int | None = None  # until the training starts
         self.holdout: list[dict[str, float]] = []
         self._sums: dict[str, list[dict[str, Tensor]]] = {}
         self._seen: dict[str, int] = {}
@@ -85,16 +85,16 @@ class SupervisedModule(LightningModule):
             self._teacher.network.to(self.device)
 
     def on_train_start(self) -> None:
-        """Determine the number of steps, and set the learning rate of the next one.
+        """Determine the number of steps, and set the learning rates of the next one.
 
         This cannot be done in `configure_optimizers`: it would make Lightning create the loader before restoring the
         loader's state, and a run resumed within an epoch would repeat that epoch.
         """
         self._steps = int(self.trainer.estimated_stepping_batches)
-        rate = self.options.learning_rate * self._factor(self.trainer.global_step)
+        share = self._factor(self.trainer.global_step)
         for optimizer in self.trainer.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = group["initial_lr"] * share
 
     def on_train_epoch_start(self) -> None:
         """Seed PyTorch's generators: a checkpoint does not hold their state."""
@@ -102,7 +102,7 @@ class SupervisedModule(LightningModule):
             torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
 
     def _factor(self, step: int) -> float:
-        return self.options.share(step, self._steps)
+        return 1.0 if self._steps is None else self.options.share(step, self._steps)
 
     def _record(self, stage: str, outputs: Tree, targets: Tree, loss: Tensor) -> None:
         """Log the loss of a batch and accumulate the sums of the figures."""

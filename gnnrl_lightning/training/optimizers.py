@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -60,7 +60,7 @@ def make_optimizer(
     for argument, option in {"lr": "learning_rate", "weight_decay": "weight_decay"}.items():
         if argument in arguments:
             raise UserError(f"optimizer.init_args has {argument}: set {option} beside optimizer instead")
-        if argument not in _arguments(make):
+        if not _takes(make, argument):
             raise UserError(f"optimizer {name!r} takes no {argument}: choose another one, for example adamw")
     trained: list[Any] = [parameter for parameter in parameters if parameter.requires_grad]
     if not decay_all:
@@ -76,12 +76,13 @@ def make_optimizer(
     return optimizer
 
 
-def _arguments(make: MakeOptimizer) -> Mapping[str, inspect.Parameter]:
-    """Return the arguments of a function; of a few classes built into Python they are not known."""
+def _takes(make: MakeOptimizer, argument: str) -> bool:
+    """Whether a function has an argument, or takes any; of a few classes built into Python it is not known."""
     try:
-        return inspect.signature(make).parameters
+        found = inspect.signature(make).parameters
     except ValueError:
-        return {}
+        return False
+    return argument in found or any(each.kind is each.VAR_KEYWORD for each in found.values())
 
 
 def _without_decay_of_vectors(trained: list[nn.Parameter], weight_decay: float) -> list[dict[str, Any]]:

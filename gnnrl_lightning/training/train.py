@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
+from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -53,7 +54,7 @@ def train(
     teacher: Teacher | None = None,
     checkpoint: Path | None = None,
 ) -> list[dict[str, float]]:
-    """Train a network in place, and validate it on the holdout after each epoch.
+    """Train a network in place, and validate it on the holdout after each epoch; with 0 epochs, nothing is trained.
 
     Afterwards the network is in evaluation mode, on its original device, and the same parameters require gradients as
     before. All randomness derives from `seed` (the global generators are restored), so the same seed gives the same
@@ -75,33 +76,45 @@ def train(
         The objective's figures of the holdout after each epoch, those of a resumed training included.
 
     Raises:
-        UserError: Distillation without a teacher, a network without parameters to train, or a precision that is auto.
+        UserError: There are epochs, and distillation lacks a teacher, the network has no parameters to train, or the
+            precision is auto; or the trainer does not validate after each epoch.
     """
+    if options.epochs == 0:
+        network.eval()
+        return []
     module = SupervisedModule(network, options, objective, teacher, seed)
     latest = LatestCheckpoint(checkpoint)
     networks = [network] if teacher is None else [network, teacher.network]
     devices = [(each, _device(each)) for each in networks]
     data_seed, data.seed = data.seed, seed
     try:
-        if options.epochs > 0:
-            stored = channels_last_weights(networks, options.channels_last is True)
-            with isolate_rng(), without_others_warnings(), stored:
-                network.train()
-                flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
-                runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
-                average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
-                callbacks = [latest] if average is None else [average, latest]
-                runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
-                runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
-                if average is not None:
-                    average.exchange()
-                share_weights(network)
+        stored = channels_last_weights(networks, options.channels_last is True)
+        with isolate_rng(), without_others_warnings(), stored:
+            network.train()
+            flags = {"max_epochs": options.epochs, "gradient_clip_val": options.gradient_clip or None}
+            runner = trainer(**flags, limit_val_batches=None, precision=options.lightning_precision)
+            _check_validated(runner)
+            average = MovingAverage(network, options.ema_decay) if options.ema_decay > 0 else None
+            callbacks = [latest] if average is None else [average, latest]
+            runner.callbacks.extend(callbacks)  # pyright: ignore[reportAttributeAccessIssue]
+            runner.fit(module, datamodule=data, ckpt_path=latest.found, weights_only=True)
+            if average is not None:
+                average.exchange()
+            share_weights(network)
     finally:
         data.seed = data_seed
         network.eval()
         for each, device in devices:
             each.to(device)
     return module.holdout
+
+
+def _check_validated(runner: Trainer) -> None:
+    """Refuse a trainer that does not validate once after each epoch, for there would be no figures of some epochs."""
+    for name in ("check_val_every_n_epoch", "val_check_interval"):
+        given = getattr(runner, name)
+        if given != 1 or (name == "val_check_interval" and isinstance(given, int)):
+            raise UserError(f"the trainer has {name} {given}: expected to validate after each epoch; leave it out")
 
 
 @contextmanager

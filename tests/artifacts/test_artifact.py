@@ -11,7 +11,7 @@ from torch import nn
 from gnnrl_lightning import trace
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.formats import Format
-from gnnrl_lightning.artifacts.recipe import recipe_hash
+from gnnrl_lightning.artifacts.recipe import difference, recipe_hash
 from gnnrl_lightning.errors import UserError
 from tests.support.damage import damaged
 
@@ -327,6 +327,49 @@ def test_code_that_has_changed_since_is_noticed(whole):
     assert isinstance(artifact.load(whole, Small(), EXAMPLE), Small)
     with pytest.raises(UserError, match=r"weights.safetensors does not compute what was saved: expected the network's"):
         artifact.load(whole, Changed(), EXAMPLE)
+
+
+class Shares(Small):
+    """Outputs of a few thousandths, as a softmax over many classes has them."""
+
+    def forward(self, x):
+        return super().forward(x) / 500
+
+
+class ChangedShares(Changed):
+    """The same with the other code."""
+
+    def forward(self, x):
+        return super().forward(x) / 500
+
+
+def test_code_that_has_changed_since_is_noticed_by_small_outputs(folder):
+    torch.manual_seed(0)
+    network = Shares()
+    saved(folder, network)
+    assert isinstance(artifact.load(folder, network, EXAMPLE), Shares)
+    with pytest.raises(UserError, match=r"weights.safetensors does not compute what was saved"):
+        artifact.load(folder, ChangedShares(), EXAMPLE)
+
+
+class Odd(Small):
+    """Besides logits, it returns what has no difference, or an infinite one."""
+
+    def forward(self, x):
+        logits = super().forward(x)
+        return logits, logits > 0, logits[:, :0], logits.where(logits > logits.mean(), -torch.inf)
+
+
+def test_outputs_that_are_truth_values_empty_or_infinite_are_compared(folder):
+    """Also with the infinite ones in other places."""
+    torch.manual_seed(0)
+    pruned = saved(folder, Odd())
+    for loaded in (artifact.load(folder, Odd(), EXAMPLE), artifact.load(folder, format="program")):
+        torch.testing.assert_close(loaded(EXAMPLE), pruned(EXAMPLE))
+    given, wanted = torch.tensor([1.0, -torch.inf]), torch.tensor([-torch.inf, 1.0])
+    assert difference(given, given) == (0, 1)
+    assert min(difference(given, wanted)[0], difference(wanted[1:], wanted[:1])[0]) > 1e300
+    assert difference(torch.tensor([True, False]), torch.tensor([True, True])) == (1, 1)
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "weights.safetensors"])

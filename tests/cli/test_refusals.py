@@ -205,6 +205,15 @@ def test_what_only_the_search_of_fit_reads_is_refused_elsewhere(workplace, capsy
     assert instead in error and error.count("\n") == 1
 
 
+@pytest.mark.parametrize("command", ["pretrain", "finetune", "prune", "compare"])
+def test_callbacks_that_nothing_would_call_are_refused(workplace, capsys, command):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--config", "small.yaml", "--trainer.callbacks+", "LearningRateMonitor"])
+    error = capsys.readouterr().err
+    assert end.value.code == 2 and error.count("\n") == 1
+    assert f"trainer.callbacks is given, which {command} does not read, only the search of fit" in error
+
+
 def test_what_only_the_search_of_fit_reads_may_stay_in_a_file_that_trains_nothing(workplace, capsys):
     main(["inspect", "--config", "small.yaml", "--trainer.max_epochs", "3"])
     assert "group" in capsys.readouterr().out

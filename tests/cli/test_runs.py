@@ -1,5 +1,6 @@
 import csv
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -226,6 +227,17 @@ def test_finetune_trains_an_artifact_further(fitted, workplace):
         assert {name: value for name, value in recipe["figures"].items() if not name.endswith("_after")} == costs
     hashes = {recipe["sha256"]["weights.safetensors"] for recipe in (first, *others)}
     assert len(hashes) == 3
+
+
+def test_finetune_writes_the_formats_of_the_delivery(fitted, workplace, capsys):
+    """A lossy one calibrates, and is scored on the holdout."""
+    given = ["--artifact", str(fitted / "pruned"), "--run.name", "tuned_int8"]
+    main(["finetune", "--config", "small.yaml", *given, "--delivery.formats", "[weights,int8]"])
+    folder = workplace / "runs" / "tuned_int8" / "pruned"
+    files = {path.name for path in folder.iterdir()}
+    assert files == {"recipe.json", "weights.safetensors", "model.int8.onnx"}
+    assert re.search(r"^int8: top-1 on the holdout: \d+\.\d\d %$", capsys.readouterr().out, re.MULTILINE)
+    assert artifact.load(folder, format="int8")(torch.zeros(2, 1, 8, 8)).shape == (2, 10)
 
 
 def test_finetune_undoes_a_training_that_harms(fitted, workplace, capsys):

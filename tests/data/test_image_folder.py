@@ -72,6 +72,15 @@ def test_other_sizes_are_resized_and_centre_cropped_as_torchvision_does(tmp_path
     assert torch.equal(images[1], TF.pil_to_tensor(expected))
 
 
+@pytest.mark.parametrize("kind", [ImageFolder, StreamingImageFolder])
+@pytest.mark.parametrize(("given", "resize"), [({}, None), ({"size": 6}, 6), ({"size": 6, "resize": 7}, 7)])
+def test_the_record_of_the_preprocessing_says_how_images_are_resized(folder, kind, given, resize):
+    data = kind(str(folder), holdout_size=3, **given)
+    data.setup()
+    record = data.transform_record()
+    assert (record["size"], record["resize"]) == ([given.get("size", 8)] * 2, resize)
+
+
 def test_a_crop_without_resampling_keeps_the_middle_columns(tmp_path):
     for split, label in itertools.product(("train", "test"), "ab"):
         write(tmp_path / split / label / "0.png")

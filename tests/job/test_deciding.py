@@ -1,6 +1,9 @@
+from dataclasses import replace
+
 import pytest
 
 from gnnrl_lightning.cost.budget import Budget
+from gnnrl_lightning.data import Digits
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.speed.training import TunedTraining
@@ -48,3 +51,10 @@ def test_steps_are_measured_on_held_out_examples(task):
     found = task.tune_training(task.build())
     assert found.milliseconds.keys() >= {("32", False), ("32", True)}
     assert all(value > 0 for value in found.milliseconds.values())
+
+
+@pytest.mark.parametrize(("holdout", "examples"), [(1400, 37), (1100, 256)])
+def test_candidates_are_repaired_with_no_more_examples_than_there_are(task, holdout, examples):
+    """Of 1,437, the first holdout leaves fewer than the 256 that this network would read."""
+    few = replace(task, data=Digits(holdout_size=holdout))
+    assert check(few, Budget(macs=0.5)).job.options.candidate.calibration_examples == examples

@@ -9,12 +9,13 @@ import torch
 from gnnrl_lightning.cost.budget import Budget
 from gnnrl_lightning.job import fastest
 from gnnrl_lightning.job.checked import check
-from gnnrl_lightning.job.delivery import deliver
+from gnnrl_lightning.job.delivery import deliver, search_figures
 from gnnrl_lightning.job.fastest import with_fastest
 from gnnrl_lightning.job.job import Runtime
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.report.costs import alike_line
+from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.fake_timer import FakeTimer, hidden, network_ms
@@ -102,6 +103,19 @@ def test_the_choice_is_the_fastest_and_is_reported(monkeypatch, folder):
     alike = delivered.figures["search"]["alike"]
     assert [tuple(each["widths"]) for each in alike] == list(times)
     assert f"the fastest of {COUNT} candidates that is as good as the best one" in str(delivered)
+
+
+def test_the_agents_own_best_is_the_one_of_its_that_is_delivered(monkeypatch, folder):
+    """The best one by the reward, which may be another figure, has a worse primary figure here."""
+    searched = searched_of(monkeypatch, folder)
+    first, second = (
+        replace(item, proposer=AGENT, scores={**item.scores, "top1": top1})
+        for item, top1 in zip(ranked(searched), (91.0, 92.0), strict=False)
+    )
+    chosen = replace(searched, history=(first, second), best=second)
+    assert search_figures(chosen)["agent_best"] == 92
+    other = replace(second, proposer="greedy")
+    assert search_figures(replace(chosen, history=(first, other), best=other))["agent_best"] == 91
 
 
 def test_a_candidate_that_is_worse_by_more_than_chance_is_not_chosen(monkeypatch, folder):

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.evaluation.journal import Journal
 from gnnrl_lightning.evaluation.result import best_of
-from gnnrl_lightning.job import deciding
+from gnnrl_lightning.job import deciding, searching
 from gnnrl_lightning.job.checked import check
 from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.given_widths import as_widths, read_widths
@@ -217,13 +217,15 @@ def test_a_search_over_a_range_keeps_evaluations_for_its_end(task):
         checked_of(task, evaluations=STARTS + EPISODES + LAST - 1, **options).job.iterations(agent_of())
 
 
-def test_a_method_without_an_agent_searches_and_is_delivered(task, folder):
+def test_a_method_without_an_agent_searches_and_is_delivered(task, folder, monkeypatch):
     """It spends what there is to spend, and its journal spares it the work the second time."""
     found = search(trained_of(task, folder, evaluations=9), "random", folder)
     assert set(proposers(found)) == {*STARTING, "random"} and found.evaluations == 9 and found.episodes is None
     lines = folder.journal.read_text().splitlines()
+    monkeypatch.setattr(searching, "time", SimpleNamespace(perf_counter=lambda: 0.0))  # all the work is spared
     again = search(trained_of(task, folder, evaluations=9), "random", folder)
     assert [item.widths for item in again.history] == [item.widths for item in found.history]
+    assert again.seconds == pytest.approx(sum(item.seconds for item in found.history)) and again.seconds > 0
     assert folder.journal.read_text().splitlines() == lines
     with pytest.raises(UserError, match="by is 'luck'"):
         search(trained_of(task, folder), "luck", folder)

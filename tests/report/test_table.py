@@ -42,6 +42,19 @@ def test_a_table_with_a_limit_on_the_latency_fits_into_80_columns():
     assert "…" not in console.file.getvalue()
 
 
+@pytest.mark.parametrize("width", [80, 60])
+def test_figures_are_whole_in_a_narrow_terminal(width):
+    """The row of a lossy format has a longer name than the others."""
+    small = {"files": {"model.int8.onnx": 16_000}, "top1_search": 88.0, "top1_test": 97.25, "drop": 0.02}
+    table, console = result_table(RESULT | {"formats": {"int8": small}}), Console(file=io.StringIO(), width=width)
+    console.print(table)
+    text = console.file.getvalue()
+    assert "…" not in text and max(map(len, text.splitlines())) <= width
+    lines = [line.split("│")[1:-1] for line in text.splitlines() if line.startswith("│")]
+    printed = ["".join(part.replace(" ", "") for part in column) for column in zip(*lines, strict=True)]
+    assert printed == ["".join(column.cells).replace(" ", "") for column in table.columns]
+
+
 def test_printed_table_names_budget_and_finder():
     console = Console(file=io.StringIO(), width=140)
     print_result(RESULT, console)

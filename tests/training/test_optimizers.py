@@ -49,6 +49,19 @@ def test_norms_and_biases_can_go_without_decay():
     assert alone["weight_decay"] == 0
 
 
+class Passing(torch.optim.AdamW):
+    """It passes on whatever arguments it gets."""
+
+    def __init__(self, params, **options):
+        super().__init__(params, **options)
+
+
+def test_an_optimizer_that_takes_any_argument_takes_those_of_ours():
+    made = make_optimizer(with_arguments(f"{__name__}.Passing", eps=0.5), network().parameters(), 0.1, 0.01)
+    assert type(made) is Passing
+    assert made.defaults.items() >= {"lr": 0.1, "weight_decay": 0.01, "eps": 0.5}.items()
+
+
 def no_optimizer(params, lr, weight_decay):
     return [params, lr, weight_decay]
 

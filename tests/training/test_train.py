@@ -52,6 +52,13 @@ def test_training_learns_and_leaves_the_network_ready(digits):
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
+def test_without_epochs_a_network_needs_nothing_to_train(digits):
+    network = small().requires_grad_(False).train()
+    before = copy.deepcopy(network)
+    assert train(network, digits, TrainingOptions(epochs=0), Classification(), trainer=on_cpu) == []
+    assert same(network, before) and not network.training
+
+
 def test_the_same_seed_gives_the_same_weights(digits):
     def trained(seed):
         network = small(dropout=0.2)
@@ -62,6 +69,62 @@ def test_the_same_seed_gives_the_same_weights(digits):
     first, again, other = trained(1), trained(1), trained(2)
     assert same(first, again)
     assert not same(first, other)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"check_val_every_n_epoch": 2}, "check_val_every_n_epoch 2: expected to validate after each epoch"),
+        ({"val_check_interval": 0.5}, "val_check_interval 0.5: expected to validate after each epoch"),
+        ({"val_check_interval": 1}, "val_check_interval 1: expected to validate after each epoch"),
+    ],
+)
+def test_a_trainer_that_leaves_validations_out_is_refused(digits, flags, message):
+    """A training without figures is one that has diverged, and is undone; 1 is one batch, 1.0 one epoch."""
+    trainer = lambda **others: on_cpu(**{**others, **flags})  # noqa: E731
+    with pytest.raises(UserError, match=message):
+        train(small(), digits, TrainingOptions(epochs=1), Classification(), trainer=trainer)
+
+
+def slow_body(params, lr, weight_decay):
+    """SGD whose first parameters learn a tenth as fast."""
+    body, *head = params
+    return torch.optim.SGD([{"params": [body], "lr": lr / 10}, {"params": head}], lr=lr, weight_decay=weight_decay)
+
+
+class Rates(Callback):
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+
+def test_each_group_of_an_optimizer_has_its_own_rate_from_the_first_step_on(digits, tmp_path):
+    rates, options = Rates(), TrainingOptions(epochs=2, optimizer=f"{__name__}.slow_body", warmup_epochs=0)
+
+    def trained(ckpt_path=None, **flags):
+        on_cpu(max_epochs=2, callbacks=[rates, *flags.pop("callbacks", ())], **flags).fit(
+            SupervisedModule(small(), options, Classification()), digits, ckpt_path=ckpt_path, weights_only=True
+        )
+
+    trained(callbacks=[SaveAt(9, tmp_path / "9.ckpt")])
+    first = rates.seen[0]
+    trained(tmp_path / "9.ckpt")
+    assert first == pytest.approx([0.01, 0.1])
+    assert all(body == pytest.approx(head / 10) for body, head in rates.seen)
+
+
+def straight(step, steps, warmup_steps):
+    """It cannot be called for a training of one step."""
+    return max(0.0, 1 - step / (steps - 1))
+
+
+def test_a_schedule_is_called_with_the_steps_of_the_training_alone(digits):
+    rates, options = Rates(), TrainingOptions(epochs=1, schedule=f"{__name__}.straight")
+    trainer = lambda **flags: on_cpu(callbacks=[rates], **flags)  # noqa: E731
+    train(small(), digits, options, Classification(), trainer=trainer)
+    assert [rate for (rate,) in rates.seen] == pytest.approx([0.1 * (1 - step / 8) for step in range(9)])
 
 
 @pytest.mark.parametrize("save_at", [5, 9, 12], ids=["within an epoch", "at an epoch's end", "in the second epoch"])
