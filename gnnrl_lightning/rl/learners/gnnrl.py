@@ -44,6 +44,9 @@ class GNNRL(GraphLearner):
     therefore short, 0.1, 0.19, ... of the learning rate: the correction of its mean is over by then. A schedule of the
     learning rate needs `target_kl` None, or it is undone.
 
+    Rewards are not scaled: the critic starts near 0, so that differences far below 0.1 are lost in its first errors,
+    and large values take it long to learn. Give a reward whose episodes differ by about 0.1 to 10.
+
     See `GraphLearner` for the use of a proxy.
 
     On the CPU, the same seed gives the same search, even if it is interrupted and resumed.
