@@ -201,6 +201,10 @@ class GNNRL(GraphLearner):
                 break
         if self._loader is not None:
             self._loader.drop()
+        # Lightning counts it as processed only; a run that resumes at the end of a later iteration would repeat that.
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        progress.increment_started()
+        progress.increment_completed()
         return -1
 
     def _adapt(self, moved: float, target: float) -> None:

@@ -149,10 +149,11 @@ def test_with_a_proxy_too_the_seed_decides():
 
 
 # An iteration is four steps: in the second one in the proxy, at its end, in the environment, in the proxy after it.
-# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow.
+# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow:
+# iterations of four steps end with the sixth and tenth.
 @pytest.mark.parametrize(
     ("step", "target_kl"),
-    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 8, 11))],
+    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 6, 8, 10, 11))],
 )
 def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step, target_kl):
     whole, begun, resumed = (with_proxy(target_kl=target_kl) for _ in range(3))
