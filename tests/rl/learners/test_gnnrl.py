@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
@@ -200,6 +200,18 @@ def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, targ
     trainer(2, callbacks=[SaveAt(step, tmp_path / "middle.ckpt")]).fit(begun)
     trainer(4).fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))
+
+
+def test_an_iteration_that_goes_on_logs_its_episodes(tmp_path):
+    """Callbacks may wait for their rewards, as early stopping does."""
+    whole, begun, resumed = (ring() for _ in range(3))
+    ended = trainer(2)
+    ended.fit(whole)
+    trainer(2, callbacks=[SaveAt(6, tmp_path / "middle.ckpt")]).fit(begun)
+    stop = EarlyStopping("rollout/reward_mean", mode="max", check_on_train_epoch_end=True)
+    again = trainer(2, callbacks=[stop])
+    again.fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    assert again.callback_metrics["rollout/reward_mean"] == ended.callback_metrics["rollout/reward_mean"]
 
 
 def test_logs_its_metrics(tmp_path):
