@@ -283,9 +283,8 @@ class GraphLearner(pl.LightningModule, ABC):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Save statistics of the iteration and what was predicted of the evaluations, which a resumed search logs."""
-        checkpoint["rollout"] = dict(self._rollout)
-        if self.evaluate is not None:
-            checkpoint["predicted"] = list(self.evaluate.predicted)
+        predicted = {} if self.evaluate is None else {"predicted": list(self.evaluate.predicted)}
+        checkpoint |= {"rollout": dict(self._rollout), **predicted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore what was saved."""
