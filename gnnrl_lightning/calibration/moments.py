@@ -116,7 +116,7 @@ def collect_moments(
 
 def _vectors(layer: Layer, call: Call, per_example: int, generator: torch.Generator) -> Tensor | None:
     """Return input vectors `(n, blocks * d)`, or None if they are too long."""
-    call = forward_form(call, layer.transposed)
+    call = forward_form(call)
     x, weight = call["input"], call["weight"]
     if weight[0].numel() <= MAX_VECTOR:
         return sample_patches(call, per_example, generator)

@@ -60,8 +60,9 @@ class ContractionObserver(TorchFunctionMode):
 
 
 def bind(func: Any, args: Any, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the arguments of a call to a function of `ARGUMENTS` by name."""
-    return dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
+    """Return the arguments of a call to a function of `ARGUMENTS` by name; transposed ones have `output_padding`."""
+    always = {"output_padding": 0} if ARGUMENTS[func] is _TRANSPOSED else {}
+    return always | dict(zip(ARGUMENTS[func], args, strict=False)) | dict(kwargs)
 
 
 def named_tensors(network: nn.Module) -> dict[str, Tensor]:
@@ -75,17 +76,15 @@ def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]
     return {name: tensors[name] for name in names}
 
 
-def forward_form(call: Call, transposed: bool) -> dict[str, Any]:
+def forward_form(call: Call) -> dict[str, Any]:
     """Convert a call of a transposed convolution to the equivalent convolution; return other calls unchanged.
 
-    Zeros are inserted between the pixels of the input, the kernel is flipped, and input and output channels are
-    swapped.
+    Zeros are inserted between the pixels of the input, and the weight changes as in `forward_weight`.
 
     Args:
-        call: The call; its `groups` must be 1 if it is a transposed convolution.
-        transposed: Whether it is a transposed convolution.
+        call: The call; a transposed convolution has one group, or is depthwise.
     """
-    if not transposed:
+    if "output_padding" not in call:
         return dict(call)
     x, weight = call["input"], call["weight"]
     spatial = weight.dim() - 2
@@ -99,8 +98,20 @@ def forward_form(call: Call, transposed: bool) -> dict[str, Any]:
     pads: list[int] = []
     for k, d, p, e in reversed(list(zip(weight.shape[2:], dilation, padding, extra, strict=True))):
         pads += [d * (k - 1) - p, d * (k - 1) - p + e]
-    flipped = weight.transpose(0, 1).flip(tuple(range(2, weight.dim())))
-    return {"input": F.pad(spread, pads), "weight": flipped, "bias": call.get("bias"), "dilation": dilation}
+    kept = {"bias": call.get("bias"), "dilation": dilation, "groups": call.get("groups", 1)}
+    return {"input": F.pad(spread, pads), "weight": forward_weight(call, weight), **kept}
+
+
+def forward_weight(call: Call, weight: Tensor) -> Tensor:
+    """Convert a call's weight to or from that of the equivalent convolution, see `forward_form`; its own inverse.
+
+    The kernel of a transposed convolution is flipped, and input and output channels are swapped; those of a depthwise
+    one are the same.
+    """
+    if "output_padding" not in call:
+        return weight
+    flipped = weight.flip(tuple(range(2, weight.dim())))
+    return flipped.transpose(0, 1) if call.get("groups", 1) == 1 else flipped
 
 
 class Patches:

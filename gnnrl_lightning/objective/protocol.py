@@ -34,7 +34,10 @@ from gnnrl_lightning.checks import shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.trees import Tree, count, map_tensors, tensors
 
-WORST = 1000.0
+LINEAR = 1000.0
+"""Size up to which a reward is the figure itself; beyond it grows with the figure's logarithm, whatever its unit."""
+
+WORST = 20 * LINEAR
 """Upper limit of a loss as a reward: outputs that overflow have an infinite loss, but rewards must be finite."""
 
 SMALLEST = 1e-6
@@ -84,15 +87,19 @@ class Figure:
         return value if self.higher_is_better else -value
 
     def reward(self, value: float) -> float:
-        """Return the reward of a value: minus the error as a fraction for percentages, else the clipped merit.
+        """Return the reward of a value: minus the error as a fraction for percentages, else the merit, compressed.
 
-        That of a logarithmic figure is its logarithm, negated if lower is better.
+        That of a logarithmic figure is its logarithm, negated if lower is better. Merits of a size s above `LINEAR` are
+        compressed to LINEAR (1 + log(s / LINEAR)), at most `WORST`, so that larger ones still differ.
         """
         if self.logarithmic:
             value = math.log(max(value, SMALLEST)) if not math.isnan(value) else value
         if self.unit == "%" and self.higher_is_better:
             return value / 100 - 1
-        return max(-WORST, min(self.merit(value), WORST))
+        merit = self.merit(value)
+        if abs(merit) <= LINEAR:
+            return merit
+        return math.copysign(min(LINEAR * (1 + math.log(abs(merit) / LINEAR)), WORST), merit)
 
 
 @dataclass(frozen=True)

@@ -67,6 +67,8 @@ class Segmentation(Objective):
     def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
         outputs, targets = maps(outputs).float(), targets.long()
+        with within(outputs.shape[1]):
+            cross_entropy = F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, reduction="sum")
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
         either = confusion.sum(1) + confusion.sum(2) - both
@@ -76,7 +78,7 @@ class Segmentation(Objective):
             "intersection": both.sum(0),
             "union": either.sum(0),
             "pixels": confusion.sum(),
-            "cross_entropy": F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, reduction="sum"),
+            "cross_entropy": cross_entropy,
         }
         return Measured(scores.float(), sums)
 

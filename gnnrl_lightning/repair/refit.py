@@ -35,7 +35,14 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.calibration.least_squares import Fit, fit_to_samples
 from gnnrl_lightning.calibration.moments import POSITIONS
-from gnnrl_lightning.calibration.observe import Call, Patches, forward_form, named_tensors, named_weights
+from gnnrl_lightning.calibration.observe import (
+    Call,
+    Patches,
+    forward_form,
+    forward_weight,
+    named_tensors,
+    named_weights,
+)
 from gnnrl_lightning.calibration.precision import activations_in
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.repair.residuals import LayerHooks, Rerun, ResidualObserver
@@ -143,7 +150,7 @@ class _Recorder(LayerHooks):
         self.read: set[str] = set()
 
     def before(self, name: str, call: Call) -> bool:
-        self.patches[name] = Patches(forward_form(call, self.layers[name].transposed), self.per_example, self.generator)
+        self.patches[name] = Patches(forward_form(call), self.per_example, self.generator)
         return False
 
     def after(self, name: str, output: Tensor) -> None:
@@ -222,9 +229,8 @@ class _Fitter(LayerHooks):
             nothing = torch.zeros_like(values[0])
             fit = Fit(nothing, nothing, nothing if norm is None else norm.variance)
         else:
-            form = forward_form(call, layer.transposed)
-            fit = fit_to_samples(form, target.patches, values, intercept, self.dtype)
-            call["weight"].copy_(layer.standard(fit.weight))
+            fit = fit_to_samples(forward_form(call), target.patches, values, intercept, self.dtype)
+            call["weight"].copy_(forward_weight(call, fit.weight))
         if norm is not None:
             norm.absorb(fit.output_mean + (0 if bias is None else bias), fit.output_variance, values.mean(0))
         elif bias is not None:

@@ -12,10 +12,14 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.cost.ranges import log_keep
+from gnnrl_lightning.search.finals import standardised
 from gnnrl_lightning.search.knowledge import evaluated
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
 from gnnrl_lightning.surrogate.terms import SMALLEST
+
+LEAST = 0.1
+"""Least unit of an input: a group that has hardly been varied is not infinitely far from all others once it is."""
 
 
 @dataclass(frozen=True)
@@ -76,14 +80,11 @@ def posterior(known: Tensor, rewards: Tensor, inputs: Tensor) -> tuple[Tensor, T
         + WhiteKernel(0.05, (1e-4, 1.0))
     )
     process = GaussianProcessRegressor(kernel, random_state=0)
+    centre, size = known.mean(0), known.std(0, correction=0).clamp(min=LEAST)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # a parameter at its bound
-        process.fit(_standardised(known, known), _standardised(rewards, rewards))
-    mean, covariance = process.predict(_standardised(inputs, known), return_cov=True)
+        process.fit(((known - centre) / size).numpy(), standardised(rewards).numpy())
+    mean, covariance = process.predict(((inputs - centre) / size).numpy(), return_cov=True)
     fitted: Any = process.kernel_
     noise = fitted.k2.noise_level
     return torch.from_numpy(mean), torch.from_numpy(covariance - noise * np.eye(len(inputs)))
-
-
-def _standardised(values: Tensor, known: Tensor) -> np.ndarray:
-    return ((values - known.mean(0)) / (known.std(0, correction=0) + 1e-9)).numpy()

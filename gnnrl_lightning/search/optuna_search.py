@@ -88,7 +88,7 @@ class OptunaSearch:
     def _make_sampler(self, problem: SearchProblem, seed: int, optuna: Any) -> Any:
         own = derived_seed(seed) % 2**32
         if self.sampler == "tpe":
-            return optuna.samplers.TPESampler(seed=own, multivariate=True, n_startup_trials=len(problem.history))
+            return optuna.samplers.TPESampler(seed=own, multivariate=True, n_startup_trials=len(problem.ranked()))
         best = torch.tensor(problem.ranked()[0].widths) / problem.graph.widths
         start = {name: math.log(each) for name, each in _named(best.clamp(min=SMALLEST))}
         return optuna.samplers.CmaEsSampler(x0=start, sigma0=SPREAD, seed=own, n_startup_trials=0)

@@ -8,9 +8,10 @@ The logarithm of a candidate's divergence from the dense network is nearly linea
     f \sim GP(0, a^2 e^{-|x - x'|^2 / (2 l^2 d)}), \quad \epsilon \sim N(0, \sigma^2)
 
 with the terms phi, which are standardised by the known candidates, as x `(d,)` is (`Standard`); x_g is that of the log
-keep ratio of a group. The coefficients of groups that are alike in the graph may be correlated: for terms of one kind
-Sigma is s^2 I + c^2 S, with the likeness S `(G, G)` of the groups. The posterior is in closed form, and functions are
-drawn from it for Thompson sampling. The scales s, c, p, a, l and sigma maximise the marginal likelihood, with a prior.
+keep ratio of a group. The mean of the intercept is that of the known values. The coefficients of groups that are alike
+in the graph may be correlated: for terms of one kind Sigma is s^2 I + c^2 S, with the likeness S `(G, G)` of the
+groups. The posterior is in closed form, and functions are drawn from it for Thompson sampling. The scales s, c, p, a, l
+and sigma maximise the marginal likelihood, with a prior.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Process:
     """
 
     def __init__(self, terms: Terms, prior: Prior, widths: Tensor, values: Tensor, adapt: bool = True) -> None:
-        self.terms, self.prior, self._values = terms, prior, values.double()
+        self.terms, self._values = terms, values.double()
+        self.prior = prior.around(self._values.mean()) if len(values) else prior
         known = terms(widths)
         self._standard = Standard.of(known, len(terms.dense))
         phi, self._known = self._standard(known)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gnnrl_lightning.surrogate.terms import Terms
 
-UNITS = (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0)
+UNITS = (*(10.0**power for power in range(-9, -2)), 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 1e2, 1e3, 1e4, 1e5, 1e6)
 """Units of the values, in those of a log divergence, of which the most probable is taken: rewards may be anything."""
 
 UNIT_RATE = 6.0
@@ -47,11 +47,14 @@ class Prior:
     pairs: float | Tensor = 0.0
 
     def in_units(self, unit: float) -> Prior:
-        """The prior of values in other units; the intercept stays."""
-        mean, scale = self.mean * unit, self.scale * unit
-        mean[0], scale[0] = self.mean[0], self.scale[0] * max(unit, 1.0)
+        """The prior of values in other units; the mean of the intercept stays."""
+        mean, scale = torch.cat([self.mean[:1], self.mean[1:] * unit]), self.scale * unit
         amplitude, noise = self.amplitude * unit, self.noise * unit
         return Prior(mean, scale, amplitude, self.length, noise, self.alike * unit, self.pairs * unit)
+
+    def around(self, level: Tensor) -> Prior:
+        """The prior with another mean `()` of the intercept, that of values which are known: they may lie anywhere."""
+        return replace(self, mean=torch.cat([level.view(1), self.mean[1:]]))
 
     def scaled(self, factors: Tensor) -> Prior:
         """The prior with its scales multiplied by factors `(6,)`.

@@ -8,6 +8,7 @@ from gnnrl_lightning.calibration.observe import (
     Patches,
     draw_positions,
     forward_form,
+    forward_weight,
     sample_channels,
     sample_patches,
 )
@@ -54,12 +55,29 @@ def test_patches_times_the_weight_are_the_outputs(module, shape):
 def test_forward_form_of_a_transposed_convolution(module, shape):
     module, x = module.double(), torch.randn(shape, dtype=torch.float64)
     call, output = call_of(module, x)
-    form = forward_form(call, transposed=True)
+    form = forward_form(call)
     convolution = {3: F.conv1d, 4: F.conv2d}[x.dim()]
     torch.testing.assert_close(convolution(**form), output)
     patches = Patches(form, 6, torch.Generator().manual_seed(0))
     product = patches.inputs(form["input"]) @ form["weight"].flatten(1).T + module.bias
     torch.testing.assert_close(product, patches.outputs(output))
+    assert torch.equal(forward_weight(call, form["weight"]), module.weight)
+
+
+def test_forward_form_of_a_depthwise_transposed_convolution():
+    module = nn.ConvTranspose2d(4, 4, (3, 2), stride=(2, 1), padding=(1, 0), dilation=(1, 2), groups=4).double()
+    call, output = call_of(module, torch.randn(2, 4, 5, 4, dtype=torch.float64))
+    form = forward_form(call)
+    torch.testing.assert_close(F.conv2d(**form), output)
+    assert torch.equal(forward_weight(call, form["weight"]), module.weight)
+
+
+def test_a_transposed_convolution_is_known_by_its_function_alone():
+    x, weight = torch.randn(2, 3, 5), torch.randn(3, 4, 3)
+    seen = []
+    with ContractionObserver({"weight": weight}, lambda name, call: seen.append(call)):
+        output = F.conv_transpose1d(x, weight)
+    torch.testing.assert_close(F.conv1d(**forward_form(seen[0])), output)
 
 
 def test_patches_of_some_images_are_a_part_of_all():

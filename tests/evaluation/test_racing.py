@@ -30,7 +30,7 @@ def test_sign_test_by_hand(wins, losses, expected):
 
 def test_sign_test_is_the_binomial_tail():
     stats = pytest.importorskip("scipy.stats")
-    for wins, losses in ((10, 31), (49, 50), (200, 260), (2000, 2100)):
+    for wins, losses in ((10, 31), (49, 50), (200, 260), (2000, 2100), (20_000, 20_200)):
         assert sign_test(wins, losses) == pytest.approx(stats.binom.cdf(wins, wins + losses, 0.5), rel=1e-9)
 
 

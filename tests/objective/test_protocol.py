@@ -68,6 +68,10 @@ def test_sums_add_up_in_float64_whatever_their_shape():
         (Figure("accuracy", "%", higher_is_better=True), 87.5, -0.125),
         (Figure("score", higher_is_better=True), 0.7, 0.7),
         (Figure("loss"), 0.7, -0.7),
+        (Figure("loss"), 1000.0, -1000.0),
+        (Figure("loss"), 1000 * math.exp(2), -3000.0),  # a squared error in a small unit
+        (Figure("score", higher_is_better=True), 1000 * math.exp(0.5), 1500.0),
+        (Figure("loss"), 1e30, -WORST),
         (Figure("loss"), math.inf, -WORST),
         (Figure("loss"), math.nan, -WORST),
         (Figure("score", higher_is_better=True), math.nan, -WORST),

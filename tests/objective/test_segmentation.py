@@ -109,5 +109,6 @@ def test_masks_of_bytes_count_as_those_of_int64():
     assert torch.equal(objective.loss(logits, targets.byte()), objective.loss(logits, targets))
     ours, theirs = (objective.measure(logits, each) for each in (targets.byte(), targets))
     assert torch.equal(ours.scores, theirs.scores)
-    with pytest.raises(UserError, match=r"the network has 4 classes: Target \d is out of bounds"):
-        objective.loss(logits, targets + 4)
+    for read in (objective.loss, objective.measure):
+        with pytest.raises(UserError, match=r"the network has 4 classes: Target \d is out of bounds"):
+            read(logits, targets + 4)

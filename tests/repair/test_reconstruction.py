@@ -55,7 +55,7 @@ def test_against_a_second_solver(name, monkeypatch):
             seen = {}
             with ContractionObserver({"reader": pruned.reader.weight}, lambda name, call: seen.update(call)):
                 pruned(images)
-            form = forward_form(seen, name == "transposed")
+            form = forward_form(seen)
             patches = Patches(form, ALL, torch.Generator())
             x = patches.inputs(form["input"])
             dense, output = patches.outputs(dense), patches.outputs(output)

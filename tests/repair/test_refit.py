@@ -191,9 +191,14 @@ def test_training_mode_sees_the_statistics_that_evaluation_mode_uses():
         torch.testing.assert_close(pruned.train()(images), output, rtol=1e-3, atol=1e-3)
 
 
-def test_depthwise_filters_are_fitted_to_what_they_read():
+@pytest.mark.parametrize(
+    "depthwise",
+    [nn.Conv2d(4, 4, 3, groups=4), nn.ConvTranspose2d(4, 4, (3, 4), 2, (1, 2), (0, 1), groups=4, dilation=(2, 1))],
+    ids=["forward", "transposed"],
+)
+def test_depthwise_filters_are_fitted_to_what_they_read(depthwise):
     """The channel before the depthwise filter is halved on the way: the filter doubles."""
-    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 2, 1)).double()
+    network = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), depthwise, nn.Conv2d(4, 2, 1)).double()
     images = correlated(20).double()
     graph = trace(network, images[:1])
     plan = graph.plan(network, graph.widths)

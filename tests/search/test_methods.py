@@ -160,6 +160,15 @@ def test_optunas_samplers_improve_and_repeat_nothing(name):
     assert len(search.ranked()) == len(search.history) - 1  # the two allocations are the same candidate
 
 
+def test_tpe_draws_nothing_at_random_after_equal_starting_candidates(monkeypatch):
+    samplers = pytest.importorskip("optuna.samplers")
+    search, drawn = problem_of(evaluations=20), []
+    search.starting = dict.fromkeys(STARTING, search.starting["uniform"])
+    monkeypatch.setattr(samplers.RandomSampler, "sample_independent", lambda *given: drawn.append(given) or -0.5)
+    METHODS["optuna_tpe"].run(search, 1)
+    assert search.spent == 20 and not drawn
+
+
 @pytest.mark.parametrize(("name", "package"), [("optuna_tpe", "optuna"), ("optuna_cma_es", "cmaes")])
 def test_without_optuna_its_samplers_do_not_apply(monkeypatch, name, package):
     monkeypatch.setattr(optuna_search, "find_spec", lambda name: None if name == package else object())

@@ -61,8 +61,9 @@ def by_hand(prior, known, values, new):
     terms = standard_of(known)
     before = covariance(prior, terms, known, known) + prior.noise**2 * torch.eye(len(known))
     gain = covariance(prior, terms, new, known) @ torch.linalg.inv(before)
-    residual = values - terms(known)[0] @ prior.mean
-    mean = terms(new)[0] @ prior.mean + gain @ residual
+    level = values.mean()
+    residual = values - level - terms(known)[0] @ prior.mean
+    mean = level + terms(new)[0] @ prior.mean + gain @ residual
     variance = (covariance(prior, terms, new, new) - gain @ covariance(prior, terms, known, new)).diagonal()
     evidence = -0.5 * residual @ torch.linalg.solve(before, residual) - 0.5 * torch.logdet(before)
     return mean, variance.sqrt(), float(evidence)
@@ -140,14 +141,17 @@ def test_scale_and_noise_adapt_to_the_evaluations():
     assert wide.prior.amplitude > plain.prior.amplitude
 
 
-@pytest.mark.parametrize("unit", [0.01, 1.0, 40.0])
-def test_units_adapt_to_the_evaluations(unit):
-    """A share of errors, or points of per cent, are learnt from as well as a log divergence."""
+@pytest.mark.parametrize("level", [0.0, 7.0, -500.0])
+@pytest.mark.parametrize("unit", [1e-8, 1e-4, 0.01, 1.0, 40.0, 1e5])
+def test_units_adapt_to_the_evaluations(unit, level):
+    """A share of errors, points of per cent or images in a second are learnt from as well as a log divergence."""
     known, new = candidates(40), candidates(200, seed=1)
-    process = Process(TERMS, flat_prior(TERMS), known, unit * truth(known) + 7)
-    both = torch.stack([process.mean(new), truth(new)])
+    process = Process(TERMS, flat_prior(TERMS), known, unit * (truth(known) + level))
+    both = torch.stack([process.mean(new) / unit - level, truth(new)])
     assert float(torch.corrcoef(both)[0, 1]) > 0.98
     assert unit / 4 < process.prior.mean[1] / flat_prior(TERMS).mean[1] < unit * 4
+    deviation = process.draw(500, torch.Generator().manual_seed(0))(new).std(0).mean() / unit
+    assert 0.01 < deviation < 0.3
 
 
 @pytest.mark.parametrize("seed", range(4))

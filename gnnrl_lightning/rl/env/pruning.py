@@ -216,7 +216,7 @@ class VectorPruningEnv:
             proposed[ends] = self.limits.project(proposed[ends], limits)
         else:
             scored = ends & self._met(proposed)
-            rewards[ends] = self.penalty
+            rewards[ends & ~scored] = self.penalty
         if scored.any():
             if self.imagined is not None:
                 rewards[scored] = self.imagined.rewards(proposed[scored], scored.nonzero()[:, 0])

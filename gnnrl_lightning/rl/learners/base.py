@@ -282,12 +282,13 @@ class GraphLearner(pl.LightningModule, ABC):
         return found
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Save what was predicted of the evaluations, for the figures of a resumed search."""
-        if self.evaluate is not None:
-            checkpoint["predicted"] = list(self.evaluate.predicted)
+        """Save statistics of the iteration and what was predicted of the evaluations, which a resumed search logs."""
+        predicted = {} if self.evaluate is None else {"predicted": list(self.evaluate.predicted)}
+        checkpoint |= {"rollout": dict(self._rollout), **predicted}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore what was predicted of the evaluations."""
+        """Restore what was saved."""
+        self._rollout = dict(checkpoint.get("rollout", {}))
         if self.evaluate is not None:
             self.evaluate.predicted = list(checkpoint.get("predicted", []))
 

@@ -44,9 +44,13 @@ class GNNRL(GraphLearner):
     therefore short, 0.1, 0.19, ... of the learning rate: the correction of its mean is over by then. A schedule of the
     learning rate needs `target_kl` None, or it is undone.
 
+    Rewards are not scaled: the critic starts near 0, so that differences far below 0.1 are lost in its first errors,
+    and large values take it long to learn. Give a reward whose episodes differ by about 0.1 to 10.
+
     See `GraphLearner` for the use of a proxy.
 
-    On the CPU, the same seed gives the same search, even if it is interrupted and resumed.
+    On the CPU, the same seed gives the same search, even if it is interrupted and resumed, unless the policy draws
+    numbers of its own while it is trained, as dropout does.
 
     Args:
         env: The environment; it can also be set later (`module.env = env`), before training starts.
@@ -63,7 +67,8 @@ class GNNRL(GraphLearner):
         target_kl: Target divergence per iteration, in nats. If a step moves the policy further than 1.5 times this
             from the start of the iteration, measured on the next minibatch, the step is halved until it does not, the
             iteration ends, and the learning rate is lowered (`gnnrl_lightning.rl.ppo_losses.next_rate`); it rises
-            again when the policy moves by less than half of this. None: no limit, and the rate is constant.
+            again when the policy moves by less than half of this. The last step of an iteration, which has no next
+            minibatch, is not limited, even if it is the only one. None: no limit, and the rate is constant.
         proposal_spread: Standard deviation of the untrained policy's actions around the proposals in the states, if
             there are any; at least one channel.
         **common: Arguments of `GraphLearner`. The trainer's `gradient_clip_val`, if set, replaces max_grad_norm.
@@ -198,6 +203,10 @@ class GNNRL(GraphLearner):
                 break
         if self._loader is not None:
             self._loader.drop()
+        # Lightning counts it as processed only; a run that resumes at the end of a later iteration would repeat that.
+        progress = self.trainer.fit_loop.epoch_loop.batch_progress
+        progress.increment_started()
+        progress.increment_completed()
         return -1
 
     def _adapt(self, moved: float, target: float) -> None:

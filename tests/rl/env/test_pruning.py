@@ -213,6 +213,12 @@ def test_without_projection_candidates_over_the_budget_are_punished():
     assert (first + second)[1] == pytest.approx(env.score.evaluator.top1(env.widths[1]).item() / 100 - 1)
 
 
+def test_without_a_score_only_what_exceeds_the_budget_has_a_reward():
+    env = VectorPruningEnv(small_graph(), HALF.on(small_graph()), None, max_steps=1, penalty=-100.0)
+    env.reset(2)
+    assert env.step(torch.tensor([0.0, 0.9]).repeat_interleave(4))[1].tolist() == [-100.0, 0.0]
+
+
 def test_without_a_score_episodes_end_alike_and_rewards_are_zero():
     scored, silent = vector(), VectorPruningEnv(small_graph(), HALF.on(small_graph()), None)
     for env in (scored, silent):

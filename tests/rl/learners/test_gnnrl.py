@@ -7,7 +7,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 from jsonargparse import ArgumentParser
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.loggers import CSVLogger
 from torch import nn
 
@@ -149,10 +149,11 @@ def test_with_a_proxy_too_the_seed_decides():
 
 
 # An iteration is four steps: in the second one in the proxy, at its end, in the environment, in the proxy after it.
-# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow.
+# With a limit the first and second end with their first steps, which are halved, and slower and faster ones follow:
+# iterations of four steps end with the sixth and tenth.
 @pytest.mark.parametrize(
     ("step", "target_kl"),
-    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 8, 11))],
+    [*((step, None) for step in (6, 8, 10, 14, 16)), *((step, 0.02) for step in (2, 5, 6, 8, 10, 11))],
 )
 def test_with_a_proxy_too_it_goes_on_bit_by_bit(tmp_path, step, target_kl):
     whole, begun, resumed = (with_proxy(target_kl=target_kl) for _ in range(3))
@@ -199,6 +200,18 @@ def test_goes_on_from_the_middle_of_an_iteration_bit_by_bit(tmp_path, step, targ
     trainer(2, callbacks=[SaveAt(step, tmp_path / "middle.ckpt")]).fit(begun)
     trainer(4).fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
     assert equal(weights(whole), weights(resumed))
+
+
+def test_an_iteration_that_goes_on_logs_its_episodes(tmp_path):
+    """Callbacks may wait for their rewards, as early stopping does."""
+    whole, begun, resumed = (ring() for _ in range(3))
+    ended = trainer(2)
+    ended.fit(whole)
+    trainer(2, callbacks=[SaveAt(6, tmp_path / "middle.ckpt")]).fit(begun)
+    stop = EarlyStopping("rollout/reward_mean", mode="max", check_on_train_epoch_end=True)
+    again = trainer(2, callbacks=[stop])
+    again.fit(resumed, ckpt_path=tmp_path / "middle.ckpt", weights_only=True)
+    assert again.callback_metrics["rollout/reward_mean"] == ended.callback_metrics["rollout/reward_mean"]
 
 
 def test_logs_its_metrics(tmp_path):
