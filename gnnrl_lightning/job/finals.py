@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ def with_finals(searched: Searched, saved: Path | None = None) -> Searched:
     if searched.trained.job.options.finals.candidates == 0:
         return searched
     began = time.perf_counter()
-    candidates = [item for item in searched.ranked() if -WORST < item.merit[0]]
+    candidates = [item for item in searched.ranked() if item.merit[0] not in (-math.inf, -WORST)]
     winner, played = _trained(searched, candidates, saved) if candidates else (None, [])
     if winner is None:
         warnings.warn("no finalist could be trained: the best evaluation is delivered", stacklevel=3)

@@ -15,6 +15,7 @@ from gnnrl_lightning.job.delivery import deliver
 from gnnrl_lightning.job.finals import FINALIST, with_finals
 from gnnrl_lightning.job.searching import search
 from gnnrl_lightning.job.trained import train
+from gnnrl_lightning.objective.protocol import WORST
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.finals import ELIGIBLE
 from gnnrl_lightning.training.options import TrainingOptions
@@ -69,11 +70,21 @@ def test_finalists_are_trained_and_the_best_of_them_is_delivered(task, folder, m
     assert record["examples"] == sum(item.examples for item in trained) and record["seconds"] > 0
 
 
-def test_candidates_without_a_score_are_not_trained(task, folder):
+@pytest.mark.parametrize("unit", [1.0, 1e9])
+def test_finalists_may_have_merits_of_any_size(task, folder, unit):
+    trained = trained_of(task, folder, candidates=1, steps=1)
+    found = search(trained, "uniform", folder)
+    best = dataclasses.replace(found.best, merit=tuple(-unit for _ in found.best.merit))
+    chosen = with_finals(dataclasses.replace(found, history=(best,), best=best))
+    assert [item.widths for item in chosen.finals.trained] == [best.widths]
+
+
+@pytest.mark.parametrize("merit", [-math.inf, -WORST])
+def test_candidates_without_a_score_are_not_trained(task, folder, merit):
     """Outputs that are not numbers: there is nothing to choose from."""
     trained = trained_of(task, folder, candidates=2)
     found = search(trained, "uniform", folder)
-    broken = dataclasses.replace(found.best, merit=(-math.inf, -math.inf))
+    broken = dataclasses.replace(found.best, merit=(merit, merit))
     with pytest.warns(UserWarning, match="no finalist could be trained"):
         chosen = with_finals(dataclasses.replace(found, history=(broken,), best=broken))
     assert chosen.best is broken and chosen.finals.trained == ()
