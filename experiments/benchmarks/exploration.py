@@ -28,7 +28,7 @@ from gnnrl_lightning.speed.machine import machine
 SEARCHES: dict[str, ModelBasedSearch] = {
     "surrogate, whole deviations": SurrogateSearch(random=0, exploration=1.0),
     "surrogate": SurrogateSearch(random=0),
-    "surrogate, random candidates first": SurrogateSearch(),
+    "surrogate, random candidates first": SurrogateSearch(random=12),
     "gaussian process, random candidates first": GaussianProcessSearch(),
 }
 """What is compared: name -> search."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import ask_maximisers, first_variations, variations
+from gnnrl_lightning.search.variations import ask_maximisers, first_count, first_variations, variations
 from gnnrl_lightning.seeds import generator_for
 
 Functions = Callable[[Tensor, torch.Generator], Tensor]
@@ -26,7 +26,7 @@ class ModelBasedSearch(ABC):
 
     Args:
         name: Proposer of its candidates.
-        random: Random candidates before the first round.
+        random: Random candidates before the first round; None: as many as the agent scores, see `first_count`.
         spread: Standard deviation of their log keep ratios.
         draws: Functions drawn in a round.
         parents: Best candidates that are varied.
@@ -34,7 +34,7 @@ class ModelBasedSearch(ABC):
     """
 
     name: str
-    random: int = 16
+    random: int | None = 16
     spread: float = 0.3
     draws: int = 3
     parents: int = 6
@@ -43,8 +43,9 @@ class ModelBasedSearch(ABC):
     def __call__(self, problem: SearchProblem, seed: int) -> None:
         """Score the starting candidates, then run rounds until no evaluations, or no new candidates, are left."""
         problem.start(from_sensitivity=True)
-        if problem.left:
-            for widths in first_variations(problem, min(self.random, problem.left), self.spread, generator_for(seed)):
+        count = min(first_count(problem) if self.random is None else self.random, problem.left)
+        if count:
+            for widths in first_variations(problem, count, self.spread, generator_for(seed)):
                 problem.ask(widths, self.name)
         self.improve(problem, seed)
 

@@ -10,7 +10,6 @@ from torch import Tensor
 from gnnrl_lightning.search.knowledge import Knowledge
 from gnnrl_lightning.search.model_based import Functions, ModelBasedSearch
 from gnnrl_lightning.search.problem import SearchProblem
-from gnnrl_lightning.search.variations import FIRST
 from gnnrl_lightning.surrogate.mixture import EXPLORATION
 
 
@@ -23,7 +22,7 @@ class SurrogateSearch(ModelBasedSearch):
     """
 
     name: str = "surrogate"
-    random: int = FIRST
+    random: int | None = None
     exploration: float = EXPLORATION
 
     def model(self, problem: SearchProblem) -> Functions:

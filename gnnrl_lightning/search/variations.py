@@ -17,10 +17,10 @@ TOGGLED = 0.5
 """Share of the variations with another set of whole groups, if groups may go."""
 
 FIRST, SPREAD = 12, 0.3
-"""Variations of the best starting candidate that are scored first, and standard deviation of their log keep ratios.
+"""Variations of the best starting candidate that are scored first if whole groups may go, and standard deviation of
+their log keep ratios.
 
-They change all groups at once: the losses of single groups, from which the surrogate starts, say little about how
-groups act together, and less about networks without some of them.
+The losses of single groups, from which the surrogate starts, say little about networks without some of them.
 """
 
 
@@ -98,8 +98,8 @@ def _toggled(problem: SearchProblem, widths: Tensor, generator: torch.Generator)
 
 
 def first_count(problem: SearchProblem) -> int:
-    """Number of candidates for `first_variations`: at most a sixth of all evaluations."""
-    return min(FIRST, problem.evaluations // 6)
+    """Number of candidates for `first_variations`: 0 where all groups stay, else at most a sixth of all evaluations."""
+    return 0 if problem.limits.allowed.removable is None else min(FIRST, problem.evaluations // 6)
 
 
 def first_variations(
