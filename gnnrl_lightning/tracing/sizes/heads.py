@@ -165,7 +165,7 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
             held.hold(found.attributes, whole)
             for heads in part.heads:
                 if heads.module in replaced:
-                    walk.sizes.append(ModuleSize(heads.module, "num_heads", None, heads.labels))
+                    walk.sizes.append(ModuleSize(heads.module, ("num_heads",), heads.labels))
             return
         culprit = found.culprit
     mine = {c for heads in part.heads for labels in (heads.labels, heads.channels) for c in same[free(labels)].tolist()}
