@@ -1,5 +1,7 @@
 """Test networks with norms over channels, summaries of channels, and weights that are computed from norms."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -156,6 +158,14 @@ WIDTHS = {"a": (6, 1), "b": (5, 1), "up": (4, 1)}
 class WeightNorms(ReparametrizedWeights):
     def __init__(self):
         super().__init__(weight_norm)
+
+
+@case(WIDTHS, IO)
+class WeightNormsOfAll(ReparametrizedWeights):
+    """One norm of each whole weight."""
+
+    def __init__(self):
+        super().__init__(partial(weight_norm, dim=None))
 
 
 @case(WIDTHS, IO)
