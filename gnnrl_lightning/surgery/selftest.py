@@ -108,11 +108,13 @@ def _find_faults(
 def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
     """Return random widths `(G,)` at which groups are tested.
 
-    Groups of one width get different ones, as far as there are enough: the code may need two of them to be equal.
+    Groups of one width get different ones, as far as there are enough: the code may need two of them to be equal. One
+    and two channels come last: their norms are the same whatever the channels are, and hide what comes before.
     """
     drawn = torch.ones_like(graph.widths)
     for width in graph.widths[graph.widths > 1].unique().tolist():
         mine, smaller = graph.widths == width, 1 + torch.randperm(width - 1, generator=generator)
+        smaller = torch.cat([smaller[smaller > 2], smaller[smaller <= 2]])
         drawn[mine] = smaller[torch.arange(int(mine.sum())) % len(smaller)]
     drawn = drawn.maximum(graph.least)
     for item, axis in graph.dependents.summaries:

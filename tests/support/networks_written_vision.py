@@ -9,6 +9,20 @@ from tests.support.networks_zoo import IO, WRITTEN, Headed, Pair, case, conv
 SMALL = ((2, 3, 4, 4),)
 
 
+@case({"a": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class SqueezedPixels(Pair):
+    """With a single channel left of the last layer, its dimension would go as well."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def forward(self, x):
+        return self.head(F.adaptive_avg_pool2d(self.features(x), 1).squeeze())
+
+    def features(self, x):
+        return self.b(self.a(x).relu())
+
+
 @case({"a": (3, 1), "reduce": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
 class Involution(Pair):
     """Every four channels have a kernel, which a layer makes for each position: they go as a whole, with its rows."""

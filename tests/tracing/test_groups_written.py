@@ -62,6 +62,7 @@ def test_pruned_is_masked_dense_and_trains(name):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
+        ("SqueezedPixels", [1, 2]),
         ("Deviations", [2, 1]),
         ("DeviationsWithinHeads", [2]),
         ("DeviationsOfFewerDegrees", [3, 1]),
