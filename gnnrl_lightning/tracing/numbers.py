@@ -22,6 +22,9 @@ Keys = tuple[Hashable, ...]
 OF_ALL_MODULES = frozenset(vars(nn.Module()))
 """Attributes in which every module has its parts and hooks."""
 
+NOT_OF_USERS = ("torch.", "builtins.")
+"""Packages of classes that hold no sizes of channels."""
+
 DEPTH = 5
 """Maximum number of keys of a number."""
 
@@ -33,12 +36,14 @@ OPAQUE = (nn.Module, Tensor, Enum, partial)
 
 
 def numbers_of(module: nn.Module) -> dict[Keys, int]:
-    """Return the integers that a module holds, those of its parts left out.
+    """Return the integers that a module, or its class, holds, those of its parts left out.
 
     Args:
         module: Any module.
     """
-    own = {name: value for name, value in vars(module).items() if name not in OF_ALL_MODULES}
+    classes = [kind for kind in reversed(type(module).__mro__) if not f"{kind.__module__}.".startswith(NOT_OF_USERS)]
+    held = {name: value for item in (*classes, module) for name, value in vars(item).items()}
+    own = {name: value for name, value in held.items() if name not in OF_ALL_MODULES and name[:2] != "__"}
     return {(name, *keys): number for name, value in own.items() for keys, number in _numbers(value, DEPTH - 1, set())}
 
 

@@ -69,12 +69,20 @@ class TokensOfDataclass(Tokens):
         return self.config.widths.stem
 
 
+class TokensOfClass(Tokens):
+    channels = 6
+
+    def width(self):
+        return self.channels
+
+
 SIZES = namedtuple("SIZES", ["stem", "head"])
 FORMS = {
     "List": (TokensOfConfig, lambda: Config(hidden_sizes=[3, 6], num_heads=6)),
     "Name": (TokensOfName, lambda: Config(d_model=6, layers=2)),
     "Dict": (TokensOfDict, lambda: {"widths": {"stem": 6, "head": 6}}),
     "NamedTuple": (TokensOfTuple, lambda: SIZES(6, 6)),
+    "Class": (TokensOfClass, lambda: None),
     "Dataclass": (TokensOfDataclass, lambda: SimpleNamespace(widths=Widths(6, 6))),
 }
 

@@ -39,8 +39,8 @@ def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, more: More) -> 
     for call in calls:
         grown = found.setdefault(call.module, {})
         sizes = _grow(call, numbers, more)
-        before = grown.get(_key(call), call.shape)
-        grown[_key(call)] = tuple(map(max, sizes, before))
+        before = grown.get(key_of(call), call.shape)
+        grown[key_of(call)] = tuple(map(max, sizes, before))
     return found
 
 
@@ -49,7 +49,7 @@ def _flat_sizes(calls: Sequence[SizedCall], grown: Grown) -> dict[int, int]:
     found = {}
     for call in calls:
         dims = support(call.labels)
-        found[call.labels.numel()] = math.prod(grown[_key(call)][dim] for dim in dims)
+        found[call.labels.numel()] = math.prod(grown[key_of(call)][dim] for dim in dims)
     return found
 
 
@@ -67,7 +67,8 @@ def shrinking_of(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int
     return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
 
 
-def _key(call: SizedCall) -> Call:
+def key_of(call: SizedCall) -> Call:
+    """Return name and number of a call."""
     return call.operator, call.number
 
 
@@ -187,15 +188,6 @@ class Following:
                  if module == path and len(tables[0][0]) > 1}  # fmt: skip
         return {keys: len(row) + longer for keys, row in found.items() if (longer := more(row))}
 
-    def hold_plain(self) -> None:
-        """Find attributes that are sizes of channels without heads, and record them."""
-        for path in dict.fromkeys(call.module for call in self.plain):
-            calls, module = [call for call in self.plain if call.module == path], self.module(path)
-            if module is not None:
-                grown = grown_sizes(calls, self.channel, lambda along: one_more_of(self.channel, along))
-                found = _attributes(module, calls, grown[path], Resize({}), {})
-                self.hold([(path, keys, *each) for keys, where in found.items() for each in where], self.channel)
-
     def hold(self, attributes: Sequence[tuple[str, Keys, SizedCall, int]], numbers: np.ndarray) -> None:
         """Note attributes that are sizes of calls, given the channel of each label."""
         for path, keys, call, dim in attributes:
@@ -243,12 +235,12 @@ def _follow(
     """
     culprits: list[SizedCall] = []
     for resize in ways:
-        found = _attributes(module, calls, grown, resize, parts)
-        values = {**parts, **{keys: grown[_key(call)][dim] for keys, ((call, dim), *_) in found.items()}}
+        found = attributes_of(module, calls, grown, resize, parts)
+        values = {**parts, **{keys: grown[key_of(call)][dim] for keys, ((call, dim), *_) in found.items()}}
         given = module.sizes(calls, values, grown, resize)
-        unseen = {_key(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
+        unseen = {key_of(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
         sizes = unseen | given.sizes
-        culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
+        culprit = next((call for call in calls if _misses(call, sizes[key_of(call)], grown)), None)
         if culprit is None:
             held = tuple((path, keys, call, dim) for keys, where in found.items() for call, dim in where)
             return Found(held, None, {path: given.factors})
@@ -271,10 +263,10 @@ def _without_loose(walk: Walk) -> list[SizedCall]:
 
 def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
     """Whether a call is given another size than it should be."""
-    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[_key(call)], strict=False))
+    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[key_of(call)], strict=False))
 
 
-def _attributes(
+def attributes_of(
     module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize, parts: Mapping[Keys, int]
 ) -> dict[Keys, list[tuple[SizedCall, int]]]:
     """Return the numbers that a module holds that are sizes of calls, with the calls and their dimensions.
@@ -286,15 +278,15 @@ def _attributes(
         (call, dim)
         for call in calls
         for dim, size in enumerate(call.sizes)
-        if size != -1 and grown[_key(call)][dim] != call.shape[dim]
+        if size != -1 and grown[key_of(call)][dim] != call.shape[dim]
     ]
     before = module.sizes(calls, parts, grown, resize).sizes if changing else {}
-    changing = [(call, dim) for call, dim in changing if before.get(_key(call), call.sizes)[dim] == call.sizes[dim]]
+    changing = [(call, dim) for call, dim in changing if before.get(key_of(call), call.sizes)[dim] == call.sizes[dim]]
     for keys, value in module.numbers.items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
-        for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
+        for wanted in dict.fromkeys(grown[key_of(call)][dim] for call, dim in likely):
             given = module.sizes(calls, {**parts, keys: wanted}, grown, resize).sizes
-            follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
+            follows = [(call, dim) for call, dim in likely if given.get(key_of(call), call.sizes)[dim] == wanted]
             if follows:
                 found[keys] = follows
                 break

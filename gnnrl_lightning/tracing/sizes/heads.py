@@ -28,6 +28,7 @@ from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
 from gnnrl_lightning.tracing.sizes.following import Following, Found, More, free, grown_sizes, one_more_of
+from gnnrl_lightning.tracing.sizes.plain import hold_plain
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
@@ -56,7 +57,7 @@ def decide_heads(walk: Walk) -> None:
         part.wide = [heads for heads in part.heads if len(np.unique(held.channel[heads.row])) > 1] or part.heads
         part.shared = [item for item in walk.shared if part.takes(held.channel[free(item.channels)])]
         _decide(part, held, whole, same)
-    held.hold_plain()
+    hold_plain(held)
     held.record()
 
 
