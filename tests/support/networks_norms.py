@@ -10,6 +10,18 @@ from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 from tests.support.networks_zoo import IO, Headed, Pair, case, conv
 
 
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class InstanceNorms(Pair):
+    """PyTorch warns if a norm without parameters reads others than the channels that it holds."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.norm = nn.InstanceNorm2d(6)
+
+    def features(self, x):
+        return self.b(self.norm(self.a(x)).relu())
+
+
 @case({"stem": (3, 1), "inner": (4, 1)}, IO)
 class GroupNorms(Headed):
     """Blocks of two channels on the stream, of three inside: whole blocks go."""

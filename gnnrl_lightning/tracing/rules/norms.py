@@ -41,6 +41,8 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
 def instance_norm(walk: Walk, x: Value, *rest: Any) -> Value:
     """Statistics over each channel of each example: channels pass, as in batch norm."""
     _record_norm(walk, rest)
+    if (channels := x.along(1)) is not None:
+        note_attribute(walk, "num_features", x.shape[1], channels)  # PyTorch compares them where it has no parameters
     return _scaled(walk, x, rest[:4])
 
 

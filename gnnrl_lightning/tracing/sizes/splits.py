@@ -61,18 +61,27 @@ def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
     for keys, value in module.numbers.items():
         if value not in lengths:
             continue
-        given = _given(module, call, {keys: value + 1})
-        if given is None or len(given) != len(call.sizes):
-            continue
-        grown = grown_by(call, given)
+        grown = _grown_with(module, call, keys, value)
         found += [
             ModuleSize(call.module, keys, labels)
-            for labels, more in zip(call.parts, grown, strict=True)
+            for labels, more in zip(call.parts, grown, strict=False)
             if more == 1 and len(labels) == value * call.rows
         ]
         if value * call.rows == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
             found.append(ModuleSize(call.module, keys, whole))
     return found
+
+
+def _grown_with(module: Module, call: SplitCall, keys: Keys, value: int) -> list[int]:
+    """Return by how many channels each part grows with a number; [] if the call is not given as many sizes.
+
+    A slice up to one more channel may be of all of them, which is no slice: a smaller one tells as much.
+    """
+    for more in (1, -1):
+        given = _given(module, call, {keys: value + more})
+        if given is not None and len(given) == len(call.sizes):
+            return [more * part for part in grown_by(call, given)]
+    return []
 
 
 def grown_by(call: SplitCall, given: tuple[int, ...]) -> list[int]:
