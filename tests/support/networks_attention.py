@@ -561,6 +561,35 @@ class WidthOfTheInput(Fused):
         return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
 
 
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class SplitByTheInput(Fused):
+    """Queries, keys and values are parts as wide as the input."""
+
+    def width(self, channels):
+        return channels
+
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = self.qkv(x).split(self.width(C), dim=2)
+        k = k.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        q = q.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        v = v.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class SplitByTheModule(SplitByTheInput):
+    """The module holds their width; nanoGPT."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_embd = 12
+
+    def width(self, channels):
+        return self.n_embd
+
+
 @attention({"embed": (4, 7)}, {"attention.qkv": 3})
 class NormsWithinHeadsOfTheInput(WidthOfTheInput):
     """Queries and keys are normalised within each head: all heads keep the channels that the norms keep."""

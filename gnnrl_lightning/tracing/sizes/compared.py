@@ -14,7 +14,8 @@ from torch import Tensor
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.numbers import Keys
 from gnnrl_lightning.tracing.records import ModuleSize
-from gnnrl_lightning.tracing.sizes.following import Following, free
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.grown import free
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk

@@ -6,8 +6,7 @@ follow from the tensors, or may be constants. See `tracing.sizes.held` for how t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,66 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.labels import shrinking, support
+from gnnrl_lightning.tracing.labels import shrinking
 from gnnrl_lightning.tracing.numbers import Keys, numbers_of
 from gnnrl_lightning.tracing.program.copies import on_meta
-from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
+from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
+from gnnrl_lightning.tracing.sizes.grown import Grown, More, flat_sizes, free, key_of, shrinking_of
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_in
 from gnnrl_lightning.tracing.walk import Walk
-
-Grown = dict[Call, Sizes]
-"""Other sizes of the calls of one module."""
-
-
-More = Callable[[Tensor], int]
-"""Labels along a dimension -> by how many it is longer."""
-
-
-def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, more: More) -> dict[str, Grown]:
-    """Return the sizes of calls, by module, with one head more, or with one channel more in every head."""
-    found: dict[str, Grown] = {}
-    for call in calls:
-        grown = found.setdefault(call.module, {})
-        sizes = _grow(call, numbers, more)
-        before = grown.get(key_of(call), call.shape)
-        grown[key_of(call)] = tuple(map(max, sizes, before))
-    return found
-
-
-def _flat_sizes(calls: Sequence[SizedCall], grown: Grown) -> dict[int, int]:
-    """Return dense and other size of the dimensions of which views make several: those of a module's inputs."""
-    found = {}
-    for call in calls:
-        dims = support(call.labels)
-        found[call.labels.numel()] = math.prod(grown[key_of(call)][dim] for dim in dims)
-    return found
-
-
-def _grow(call: SizedCall, numbers: np.ndarray, more: More) -> Sizes:
-    found = shrinking_of(call, numbers)
-    if found is None:
-        return call.shape
-    dim, along, rows = found
-    longer = next((n for row in along.reshape(rows, -1) if (n := more(row))), 0)
-    return tuple(size + longer if d == dim else size for d, size in enumerate(call.shape))
-
-
-def shrinking_of(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
-    """Return which dimension of a call's output shrinks, given the channel of each label; see `labels.shrinking`."""
-    return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
-
-
-def key_of(call: SizedCall) -> Call:
-    """Return name and number of a call."""
-    return call.operator, call.number
-
-
-def free(labels: Tensor) -> np.ndarray:
-    """Return the labels of a tensor that are channels."""
-    return labels[labels >= 0].numpy()
 
 
 @dataclass(frozen=True)
@@ -159,12 +108,13 @@ class Following:
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            outside = {} if module.has_parameters else _flat_sizes(mine, sizes)
+            outside = {} if module.has_parameters else flat_sizes(mine, sizes)
             ways = module.choices(replace(resize, sizes={**resize.sizes, **outside}, layers=self._layers(path, more)))
             if resize.heads and not self._makes(path, mine):  # its inputs have the heads, perhaps in one dimension
                 ways += module.choices(resize.flat())
-            parts = self._parts(path, more) if resize.wider else {}
-            found = _follow(path, module, mine, sizes, ways, parts)
+            parts = self._parts(path, more, resize.wider)
+            splits = [call for call in self.walk.splits if call.module == path and call.operator == "split"]
+            found = _follow(path, module, mine, sizes, ways, parts, splits)
             if found.culprit is not None:
                 return found
             attributes += found.attributes
@@ -182,10 +132,13 @@ class Following:
         made = (self.channel[free(labels)].tolist() for _, _, labels in layers_in(self.walk, path))
         return not all(read.isdisjoint(channels) for channels in made)
 
-    def _parts(self, path: str, more: More) -> dict[Keys, int]:
-        """Return the numbers of a module that are sizes of parts of rows of channels, with more in each row."""
+    def _parts(self, path: str, more: More, wider: bool) -> dict[Keys, int]:
+        """Return the numbers of a module that are sizes of parts of channels, with more in each.
+
+        Those of parts of rows, such as heads, are others only where each row is wider.
+        """
         found = {keys: tables[0][0][0] for (module, keys), tables in self.rows.items()
-                 if module == path and len(tables[0][0]) > 1}  # fmt: skip
+                 if module == path and (wider or len(tables[0][0]) == 1)}  # fmt: skip
         return {keys: len(row) + longer for keys, row in found.items() if (longer := more(row))}
 
     def hold(self, attributes: Sequence[tuple[str, Keys, SizedCall, int]], numbers: np.ndarray) -> None:
@@ -210,11 +163,6 @@ class Following:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")
 
 
-def one_more_of(numbers: np.ndarray, along: Tensor) -> int:
-    """Return how many more labels there are with one channel more, given the channel of each label."""
-    return len(along) // max(len(np.unique(numbers[free(along)])), 1)
-
-
 def _shrinks(channel: np.ndarray, table: Tensor, own: np.ndarray | None) -> bool:
     """Whether channels of every row go, not rows as a whole."""
     found = shrinking(table, torch.from_numpy(channel if own is None else own)[table])
@@ -228,6 +176,7 @@ def _follow(
     grown: Grown,
     ways: Sequence[Resize],
     parts: Mapping[Keys, int],
+    splits: Sequence[SplitCall],
 ) -> Found:
     """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways.
 
@@ -241,11 +190,22 @@ def _follow(
         unseen = {key_of(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
         sizes = unseen | given.sizes
         culprit = next((call for call in calls if _misses(call, sizes[key_of(call)], grown)), None)
+        culprit = culprit or next(_unlike(splits, given.parts), None)
         if culprit is None:
             held = tuple((path, keys, call, dim) for keys, where in found.items() for call, dim in where)
             return Found(held, None, {path: given.factors})
         culprits.append(culprit)
     return Found((), culprits[0])
+
+
+def _unlike(splits: Sequence[SplitCall], made: Mapping[Call, int]) -> Iterator[SizedCall]:
+    """Yield splits that make more or fewer parts than of the dense channels, which the code takes apart."""
+    for call in splits:
+        if made.get((call.operator, call.number), len(call.parts)) != len(call.parts):
+            shape = tuple(len(part) for part in call.parts)
+            yield SizedCall(
+                call.module, call.operator, call.number, call.sizes, shape, torch.cat(call.parts), call.source
+            )
 
 
 def _without_loose(walk: Walk) -> list[SizedCall]:

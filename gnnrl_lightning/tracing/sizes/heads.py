@@ -27,7 +27,8 @@ from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, Found, More, free, grown_sizes, one_more_of
+from gnnrl_lightning.tracing.sizes.following import Following, Found
+from gnnrl_lightning.tracing.sizes.grown import More, free, grown_sizes, one_more_of
 from gnnrl_lightning.tracing.sizes.plain import hold_plain
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined

@@ -8,14 +8,8 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from gnnrl_lightning.tracing.records import Statistic
-from gnnrl_lightning.tracing.sizes.following import (
-    Following,
-    attributes_of,
-    grown_sizes,
-    key_of,
-    one_more_of,
-    shrinking_of,
-)
+from gnnrl_lightning.tracing.sizes.following import Following, attributes_of
+from gnnrl_lightning.tracing.sizes.grown import grown_sizes, key_of, one_more_of, shrinking_of
 from gnnrl_lightning.tracing.sizes.recorder import Call
 from gnnrl_lightning.tracing.sizes.resize import Resize
 

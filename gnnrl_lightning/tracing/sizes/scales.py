@@ -15,7 +15,8 @@ import numpy as np
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.numbers import number_at
 from gnnrl_lightning.tracing.records import Scaling, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, free
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.grown import free
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_of, one_more
 
