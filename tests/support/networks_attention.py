@@ -529,25 +529,44 @@ class HeadsByName(nn.Module):
         super().__init__()
         self.lengths = (("heads", HEADS),)
 
+    def number(self):
+        return dict(self.lengths)["heads"]
+
     def forward(self, x):
-        number = dict(self.lengths)["heads"]
+        number = self.number()
         if x.shape[-1] % (3 * number):
             raise ValueError("heads do not divide the channels")
         return x.reshape(*x.shape[:2], 3, number, x.shape[-1] // (3 * number)).permute(2, 0, 3, 1, 4)
 
 
-@attention({"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3})
+class HeadsByText(HeadsByName):
+    """It holds their number in a text, which stays as it is."""
+
+    def number(self):
+        return int(f"heads={HEADS}".partition("=")[2])
+
+
+@attention(heads())
 class TakenApartByAModule(Fused):
-    """The layer that makes the heads is not in the module that takes them apart, whose number of heads stays."""
+    """The layer that makes the heads is not in the module that takes them apart, which holds their number."""
+
+    apart_by = HeadsByName
 
     def __init__(self):
         super().__init__()
-        self.apart = HeadsByName()
+        self.apart = self.apart_by()
 
     def split(self, x):
         return self.apart(self.qkv(x)).unbind(0)
 
     mix = staticmethod(F.scaled_dot_product_attention)
+
+
+@attention({"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3})
+class TakenApartByAText(TakenApartByAModule):
+    """The number of heads stays, and their channels go."""
+
+    apart_by = HeadsByText
 
 
 @attention({"embed": (4, 9)}, {"attention.qkv": 3})

@@ -101,7 +101,7 @@ class Following:
         factors: dict[str, dict[Call, float]] = {}
         for path in dict.fromkeys(call.module for call in calls):
             mine = [call for call in calls if call.module == path]
-            sizes = grown[path]
+            sizes = {key_of(call): call.shape for call in self.calls if call.module == path} | grown[path]
             module = self.module(path)
             if module is None:
                 fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
