@@ -45,6 +45,18 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     return Value(walk.shape, tuple(made))
 
 
+@rule("concat", "concatenate", kind="cat")
+def concat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
+    """Other names of a concatenation."""
+    return cat(walk, tensors, dim)
+
+
+@rule("hstack", kind="cat")
+def hstack(walk: Walk, tensors: list[Value]) -> Value:
+    """A concatenation along the second dimension, of vectors along their only one."""
+    return cat(walk, tensors, min(1, len(walk.shape) - 1))
+
+
 def _without_single(walk: Walk, value: Value) -> Value:
     """A tensor with channels without the label of the only position along another dimension, which stays: a token."""
     single = [each for each in value.labels if not support(each) and not is_zero(each) and len(value.labels) > 1]

@@ -22,15 +22,14 @@ def _letters(ndim: int, last: str) -> str:
 
 @rule("matmul", "mm", "bmm", kind="linear")
 def matmul(walk: Walk, a: Value, b: Value) -> Value:
-    """Matrix product: the last dimension of `a` with the second-to-last of `b`; heads are batch dimensions."""
-    number = walk.call_number()
-    if len(a.shape) < 2 or len(b.shape) < 2:
-        walk.freeze(a, "is part of a product with a vector")
-        walk.freeze(b, "is part of a product with a vector")
-        walk.contract(())
-        return Value(walk.shape)
-    letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
-    result, sources = _letters(len(walk.shape), "mn"), arguments(walk)[-2:]
+    """Matrix product: the last dimension of `a` with the second-to-last of `b`; heads are batch dimensions.
+
+    A vector has the contracted dimension alone.
+    """
+    number, sources = walk.call_number(), arguments(walk)[-2:]
+    rows, columns = "m" * (len(a.shape) > 1), "n" * (len(b.shape) > 1)
+    letters = _letters(len(a.shape), f"{rows}k"), _letters(len(b.shape), f"k{columns}")
+    result = _letters(len(walk.shape), rows + columns)
     values = without_positions(walk, sources, (a, b), letters, result)
     product = Product(walk, sources, values, letters, result, number)
     labels = product.labels()
