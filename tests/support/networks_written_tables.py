@@ -203,4 +203,5 @@ class NamesOfConcatenations(nn.Module):
 
     def forward(self, x):
         a, b = self.a(x).tanh(), self.b(x).tanh()
-        return self.head(torch.hstack([torch.concat([a, b], 1), torch.concatenate([b, a], dim=-1)]))
+        both = torch.hstack([torch.concat([a, b], 1), torch.concatenate([b, a], dim=-1)])
+        return self.head(torch.vstack([both, both.relu()]))

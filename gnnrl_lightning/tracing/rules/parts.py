@@ -51,10 +51,12 @@ def concat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     return cat(walk, tensors, dim)
 
 
-@rule("hstack", kind="cat")
-def hstack(walk: Walk, tensors: list[Value]) -> Value:
-    """A concatenation along the second dimension, of vectors along their only one."""
-    return cat(walk, tensors, min(1, len(walk.shape) - 1))
+@rule("hstack", "vstack", kind="cat")
+def stack_along(walk: Walk, tensors: list[Value]) -> Value:
+    """A concatenation along the second or the first dimension of tensors that have both."""
+    if any(len(value.shape) < 2 for value in tensors):
+        raise NotImplementedError("vectors")
+    return cat(walk, tensors, 1 if walk.operator == "hstack" else 0)
 
 
 def _without_single(walk: Walk, value: Value) -> Value:

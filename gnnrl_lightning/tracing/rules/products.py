@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -26,10 +27,25 @@ def matmul(walk: Walk, a: Value, b: Value) -> Value:
 
     A vector has the contracted dimension alone.
     """
-    number, sources = walk.call_number(), arguments(walk)[-2:]
     rows, columns = "m" * (len(a.shape) > 1), "n" * (len(b.shape) > 1)
     letters = _letters(len(a.shape), f"{rows}k"), _letters(len(b.shape), f"k{columns}")
-    result = _letters(len(walk.shape), rows + columns)
+    return _product(walk, arguments(walk)[-2:], a, b, letters, _letters(len(walk.shape), rows + columns))
+
+
+@rule("tensordot", kind="linear")
+def tensordot(walk: Walk, a: Value, b: Value, dims: Sequence[int], others: Sequence[int]) -> Value:
+    """Product over the given dimensions of both tensors; all others stay, in order."""
+    both = ascii_lowercase[: len(a.shape) + len(b.shape)]
+    first, second = [*both[: len(a.shape)]], [*both[len(a.shape) :]]
+    for one, other in zip(dims, others, strict=True):
+        second[other] = first[one]
+    result = "".join(name for name in (*first, *second) if name not in first or name not in second)
+    return _product(walk, arguments(walk)[:2], a, b, ("".join(first), "".join(second)), result)
+
+
+def _product(walk: Walk, sources: Sequence[Any], a: Value, b: Value, letters: tuple[str, str], result: str) -> Value:
+    """Product of two tensors, whose dimensions letters name."""
+    number = walk.call_number()
     values = without_positions(walk, sources, (a, b), letters, result)
     product = Product(walk, sources, values, letters, result, number)
     labels = product.labels()
