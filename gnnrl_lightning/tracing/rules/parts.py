@@ -45,12 +45,6 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     return Value(walk.shape, tuple(made))
 
 
-@rule("concat", "concatenate", kind="cat")
-def concat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
-    """Other names of a concatenation."""
-    return cat(walk, tensors, dim)
-
-
 @rule("hstack", "vstack", kind="cat")
 def stack_along(walk: Walk, tensors: list[Value]) -> Value:
     """A concatenation along the second or the first dimension of tensors that have both."""
