@@ -251,7 +251,7 @@ FORMULAS: dict[str, Callable[..., Any]] = {
 
 KINDS: dict[str, Callable[..., Any]] = {
     **dict.fromkeys(("mv", "dot", "vdot"), product),
-    **dict.fromkeys(("linear", "matmul", "mm", "bmm"), read),
+    **dict.fromkeys(("linear", "matmul", "mm", "bmm", "tensordot"), read),
     **dict.fromkeys(CONVOLUTIONS, convolution),
     "local_response_norm": among_kept,
     **dict.fromkeys(("cosine_similarity", "pairwise_distance", "cdist"), distance),

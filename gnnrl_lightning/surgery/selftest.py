@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
@@ -108,12 +109,17 @@ def _find_faults(
 def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
     """Return random widths `(G,)` at which groups are tested.
 
-    Groups of one width get different ones, as far as there are enough: the code may need two of them to be equal.
+    Groups get different shares of their widths, as far as there are enough: the code may need two numbers of channels
+    to be equal, of which one is that of a group, and one that of pairs of another group. One and two channels come
+    last: their norms are the same whatever the channels are, and hide what comes before.
     """
-    drawn = torch.ones_like(graph.widths)
+    drawn, taken = torch.ones_like(graph.widths), set[Fraction]()
     for width in graph.widths[graph.widths > 1].unique().tolist():
         mine, smaller = graph.widths == width, 1 + torch.randperm(width - 1, generator=generator)
-        drawn[mine] = smaller[torch.arange(int(mine.sum())) % len(smaller)]
+        order = sorted(smaller.tolist(), key=lambda number: (number <= 2, Fraction(number, width) in taken))
+        chosen = [order[i % len(order)] for i in range(int(mine.sum()))]
+        drawn[mine] = torch.tensor(chosen)
+        taken |= {Fraction(number, width) for number in chosen}
     drawn = drawn.maximum(graph.least)
     for item, axis in graph.dependents.summaries:
         if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count

@@ -18,6 +18,7 @@ from gnnrl_lightning.networks.attention import MultiheadAttention, fit_attention
 from gnnrl_lightning.surgery.reference import summarise_kept
 from gnnrl_lightning.surgery.vanished import STANDING_IN, replace_vanished
 from gnnrl_lightning.tracing.axes import Axis, Selection
+from gnnrl_lightning.tracing.numbers import set_number
 from gnnrl_lightning.tracing.program.copies import structural_copy
 from gnnrl_lightning.tracing.records import ModuleSize, Statistic
 
@@ -185,7 +186,7 @@ def prune(
     pruned = structural_copy(network, replaced)
     update_sizes(pruned)
     for held, axis in dependents.sizes:
-        _hold(pruned.get_submodule(held.module), held, len(axis.positions(selection)) // held.unit)
+        set_number(pruned.get_submodule(held.module), held.keys, len(axis.positions(selection)) // held.unit)
     for module in pruned.modules():
         if is_replaced(module):
             fit_attention(module)
@@ -193,15 +194,6 @@ def prune(
         replace_vanished(pruned, dependents.norms, dependents.readers, dependents.written)
     unfuse(pruned, (MultiheadAttention, *STANDING_IN))
     return pruned
-
-
-def _hold(module: nn.Module, held: ModuleSize, size: int) -> None:
-    """Set a size that a module holds."""
-    if held.place is not None:
-        sizes = getattr(module, held.attribute)
-        setattr(module, held.attribute, type(sizes)(size if i == held.place else n for i, n in enumerate(sizes)))
-    else:
-        setattr(module, held.attribute, size)
 
 
 def mask(

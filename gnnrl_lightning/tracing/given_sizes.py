@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from gnnrl_lightning.tracing.labels import support
+from gnnrl_lightning.tracing.numbers import numbers_of
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
 from gnnrl_lightning.tracing.walk import Walk, operator_name
 
@@ -65,8 +66,7 @@ def note_split(
     """
     whole = sum(part.numel() for part in parts) // rows
     near = {*sizes, whole} if len(sizes) == 1 else {*sizes} - {0, whole}
-    held = [] if walk.caller is None else vars(walk.caller).values()
-    found = any(near.intersection(_integers(value)) for value in held if sizes)
+    found = bool(sizes) and walk.caller is not None and not near.isdisjoint(numbers_of(walk.caller).values())
     if walk.caller is not None and sizes:
         flat = tuple(part.flatten() for part in parts)
         walk.splits.append(SplitCall(walk.module, number, sizes, flat, walk.source, operator, found, rows))
@@ -88,9 +88,5 @@ def note_attribute(
     """
     held = getattr(walk.caller, attribute, None)
     if (tuple(held) if isinstance(held, (tuple, list)) else held) == value:
-        walk.sizes.append(ModuleSize(walk.module, attribute, place, labels, unit))
-
-
-def _integers(held: Any) -> list[int]:
-    """Return the integers that an attribute of a module is, or is a list or tuple of."""
-    return [item for item in (held if isinstance(held, (list, tuple)) else (held,)) if type(item) is int]
+        keys = (attribute,) if place is None else (attribute, place)
+        walk.sizes.append(ModuleSize(walk.module, keys, labels, unit))

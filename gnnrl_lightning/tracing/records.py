@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import Value
+from gnnrl_lightning.tracing.numbers import Keys
 
 CONVOLUTIONS = tuple(f"conv{kind}{n}d" for kind in ("", "_transpose") for n in (1, 2, 3))
 """Names of convolutions."""
@@ -70,19 +71,17 @@ class Step:
 
 @dataclass(frozen=True)
 class ModuleSize:
-    """A number of channels that a module of PyTorch holds as an attribute: `LayerNorm.normalized_shape[0]`.
+    """A number of channels that a module holds: `LayerNorm.normalized_shape[0]`, `self.config.widths[-1]`.
 
     Attributes:
         module: Path of the module.
-        attribute: Its attribute, an integer or a tuple of integers.
-        place: Index in the tuple, or None.
+        keys: Where it holds the number, see `tracing.numbers`.
         labels: Labels `(n,)` of the channels that it counts.
         unit: Number of channels that count as one: the channels of one group of a `GroupNorm` for its `num_groups`.
     """
 
     module: str
-    attribute: str
-    place: int | None
+    keys: Keys
     labels: Tensor
     unit: int = 1
 

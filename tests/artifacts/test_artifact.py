@@ -42,6 +42,18 @@ class Tied(Small):
         return self.second(self.again(self.first(self.bn(self.conv(x)).mean((2, 3))).relu()))
 
 
+class Configured(Small):
+    """Its code reads a width from a configuration."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = {"widths": [1, 6]}
+
+    def forward(self, x):
+        x = self.bn(self.conv(x)).relu().view(x.shape[0], self.config["widths"][-1], -1)
+        return self.second(self.first(x.mean(2)).relu())
+
+
 class FixedBatch(Small):
     """Its code says that there is one image."""
 
@@ -91,7 +103,7 @@ def folder(tmp_path):
     return tmp_path / "pruned"
 
 
-@pytest.mark.parametrize("kind", [Small, Tied])
+@pytest.mark.parametrize("kind", [Small, Tied, Configured])
 def test_both_ways_of_loading_compute_the_same(folder, kind):
     pruned = saved(folder, kind())
     images = torch.randn(7, 1, 6, 6)
@@ -100,7 +112,7 @@ def test_both_ways_of_loading_compute_the_same(folder, kind):
     assert sum(p.numel() for p in pruned.parameters()) < sum(p.numel() for p in kind().parameters())
 
 
-@pytest.mark.parametrize("kind", [Small, Tied])
+@pytest.mark.parametrize("kind", [Small, Tied, Configured])
 def test_what_is_pruned_twice_is_restored_in_one_go(folder, kind):
     network = kind().eval()
     first = trace(network, EXAMPLE)

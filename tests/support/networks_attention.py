@@ -529,25 +529,44 @@ class HeadsByName(nn.Module):
         super().__init__()
         self.lengths = (("heads", HEADS),)
 
+    def number(self):
+        return dict(self.lengths)["heads"]
+
     def forward(self, x):
-        number = dict(self.lengths)["heads"]
+        number = self.number()
         if x.shape[-1] % (3 * number):
             raise ValueError("heads do not divide the channels")
         return x.reshape(*x.shape[:2], 3, number, x.shape[-1] // (3 * number)).permute(2, 0, 3, 1, 4)
 
 
-@attention({"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3})
+class HeadsByText(HeadsByName):
+    """It holds their number in a text, which stays as it is."""
+
+    def number(self):
+        return int(f"heads={HEADS}".partition("=")[2])
+
+
+@attention(heads())
 class TakenApartByAModule(Fused):
-    """The layer that makes the heads is not in the module that takes them apart, whose number of heads stays."""
+    """The layer that makes the heads is not in the module that takes them apart, which holds their number."""
+
+    apart_by = HeadsByName
 
     def __init__(self):
         super().__init__()
-        self.apart = HeadsByName()
+        self.apart = self.apart_by()
 
     def split(self, x):
         return self.apart(self.qkv(x)).unbind(0)
 
     mix = staticmethod(F.scaled_dot_product_attention)
+
+
+@attention({"embed": (12, 1), "attention.qkv": (4, 6)}, {"attention.qkv": 3})
+class TakenApartByAText(TakenApartByAModule):
+    """The number of heads stays, and their channels go."""
+
+    apart_by = HeadsByText
 
 
 @attention({"embed": (4, 9)}, {"attention.qkv": 3})
@@ -559,6 +578,35 @@ class WidthOfTheInput(Fused):
         q, k, v = self.qkv(x).reshape(B, N, 3, self.num_heads, C // self.num_heads).permute(2, 0, 3, 1, 4)
         mixed = ((q * (C // self.num_heads) ** -0.5) @ k.transpose(-2, -1)).softmax(-1) @ v
         return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class SplitByTheInput(Fused):
+    """Queries, keys and values are parts as wide as the input."""
+
+    def width(self, channels):
+        return channels
+
+    def forward(self, x):
+        B, T, C = x.size()
+        q, k, v = self.qkv(x).split(self.width(C), dim=2)
+        k = k.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        q = q.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        v = v.view(B, T, self.num_heads, C // self.num_heads).transpose(1, 2)
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.proj(y.transpose(1, 2).contiguous().view(B, T, C))
+
+
+@attention({"embed": (4, 9)}, {"attention.qkv": 3})
+class SplitByTheModule(SplitByTheInput):
+    """The module holds their width; nanoGPT."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_embd = 12
+
+    def width(self, channels):
+        return self.n_embd
 
 
 @attention({"embed": (4, 7)}, {"attention.qkv": 3})

@@ -1,11 +1,25 @@
 """Test networks with norms over channels, summaries of channels, and weights that are computed from norms."""
 
+from functools import partial
+
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm, weight_norm
 
 from tests.support.networks_zoo import IO, Headed, Pair, case, conv
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class InstanceNorms(Pair):
+    """PyTorch warns if a norm without parameters reads others than the channels that it holds."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.norm = nn.InstanceNorm2d(6)
+
+    def features(self, x):
+        return self.b(self.norm(self.a(x)).relu())
 
 
 @case({"stem": (3, 1), "inner": (4, 1)}, IO)
@@ -156,6 +170,14 @@ WIDTHS = {"a": (6, 1), "b": (5, 1), "up": (4, 1)}
 class WeightNorms(ReparametrizedWeights):
     def __init__(self):
         super().__init__(weight_norm)
+
+
+@case(WIDTHS, IO)
+class WeightNormsOfAll(ReparametrizedWeights):
+    """One norm of each whole weight."""
+
+    def __init__(self):
+        super().__init__(partial(weight_norm, dim=None))
 
 
 @case(WIDTHS, IO)

@@ -133,3 +133,17 @@ class SplitBySumsOfAList(Cut):
     def mixed(self, y):
         first, second = y[:, : self.quarter], y[:, self.quarter :]
         return torch.cat([first + self.recursive(first), second], 1)
+
+
+@case({"a": (3, 1), "b": (5, 1)}, IO | {"a": 1}, reason={"a": "is used apart from the other channels"})
+class AllButOneByAttribute(Headed):
+    """Channels and their cheap copies, without the last copy, to an odd number of outputs: GhostNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.cheap, self.b, self.head = conv(3, 4), conv(4, 4, groups=4), conv(7, 5), nn.Linear(5, 10)
+        self.outputs = 7
+
+    def features(self, x):
+        x = self.a(x)
+        return self.b(torch.cat([x, self.cheap(x.relu())], 1)[:, : self.outputs])

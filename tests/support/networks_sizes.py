@@ -147,3 +147,24 @@ class ReducedTokens(Fused):
         k, v = self.kv(x).reshape(B, -1, 2, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         mixed = (q * C**-0.5 @ k.transpose(-2, -1)).softmax(-1) @ v
         return self.proj(mixed.transpose(1, 2).reshape(B, N, C))
+
+
+@attention({"embed": (4, 12)}, {"attention.q": 3})
+class NumberOfReducedTokens(ReducedTokens):
+    """Queries and keys are taken apart by the number of their tokens; PVT v2."""
+
+    def __init__(self):
+        super().__init__()
+        self.k, self.v, self.width = nn.Linear(12, 12), nn.Linear(12, 12), 4
+        del self.kv
+
+    def heads(self, x):
+        return x.view((*x.size()[:-1], self.num_heads, self.width)).transpose(1, 2)
+
+    def forward(self, x):
+        B, N, C = x.shape
+        q = self.heads(self.q(x))
+        x = self.norm(self.reduce(x.permute(0, 2, 1)).reshape(B, C, -1).permute(0, 2, 1))
+        k, v = self.heads(self.k(x)), self.heads(self.v(x))
+        mixed = (q @ k.transpose(-1, -2) / self.width**0.5).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(B, N, C))

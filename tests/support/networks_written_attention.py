@@ -48,6 +48,36 @@ class AutoencoderAttention(nn.Module):
         return self.head(self.out(self.attend(self.stem(x))).mean((2, 3)))
 
 
+class OneHead(nn.Module):
+    """The attribute is the width of the only head, and the root of it scales the scores."""
+
+    def __init__(self):
+        super().__init__()
+        self.width = 3
+        self.q, self.k, self.v, self.proj = (nn.Linear(3, 3) for _ in range(4))
+
+    def forward(self, x):
+        n, tokens, channels = x.shape
+        q, k, v = (layer(x).view(n, tokens, 1, self.width).transpose(1, 2) for layer in (self.q, self.k, self.v))
+        mixed = (q @ k.transpose(-1, -2) / self.width**0.5).softmax(-1) @ v
+        return self.proj(mixed.transpose(1, 2).reshape(n, tokens, channels))
+
+
+@case({"embed": (3, 3)}, {"x": 5, "head": 10}, TOKENS, zoo=WRITTEN)
+class NarrowHead(nn.Module):
+    """Behind a layer norm, two channels say as little as one; PVT v2's first stage."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.attention, self.head = nn.Linear(9, 3), OneHead(), nn.Linear(3, 10)
+        self.before, self.after = nn.LayerNorm(3), nn.LayerNorm(3)
+
+    def forward(self, x):
+        x = self.embed(x)
+        x = x + self.attention(self.before(x))
+        return self.head(self.after(x).mean(1))
+
+
 class SingleHead(nn.Module):
     """One head; queries and keys share their channels."""
 

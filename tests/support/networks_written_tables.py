@@ -159,3 +159,49 @@ class FeatureTokens(nn.Module):
 class FeatureTokensByEinsum(FeatureTokens):
     def __init__(self):
         super().__init__(EinsumTokenizer)
+
+
+@case({"embed": (8, 1)}, {"head": 10}, ((2, 9),), zoo=WRITTEN)
+class CrossNetwork(nn.Module):
+    """Vectors weigh the features, and each product scales the first ones; DCN."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.head = nn.Linear(9, 8), nn.Linear(8, 10)
+        self.kernels = nn.ParameterList(torch.rand(8) for _ in range(2))
+        self.biases = nn.ParameterList(torch.rand(8) for _ in range(2))
+
+    def forward(self, x):
+        first = x = self.embed(x)
+        for kernel, bias in zip(self.kernels, self.biases, strict=True):
+            x = first * (x @ kernel).unsqueeze(-1) + bias + x
+        return self.head(x)
+
+
+@case({"embed": (8, 1), "gate": (6, 1)}, {"x": 5, "head": 10}, ((2, 5, 9),), zoo=WRITTEN)
+class VectorsOnBothSides(nn.Module):
+    """A vector weighs the tokens, and one the channels of a gate; the gate multiplies by a single number."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.gate, self.head = nn.Linear(9, 8), nn.Linear(8, 6), nn.Linear(8, 10)
+        self.tokens, self.channels = nn.Parameter(torch.rand(5)), nn.Parameter(torch.rand(6))
+
+    def forward(self, x):
+        x = self.embed(x).tanh()
+        gate = self.channels @ self.gate(x).transpose(1, 2)
+        return self.head((self.tokens @ x) * gate.mean(1, keepdim=True))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, {"head": 10}, ((2, 9),), zoo=WRITTEN)
+class NamesOfConcatenations(nn.Module):
+    """Operators that are all a concatenation."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(9, 6), nn.Linear(9, 5), nn.Linear(22, 10)
+
+    def forward(self, x):
+        a, b = self.a(x).tanh(), self.b(x).tanh()
+        both = torch.hstack([torch.concat([a, b], 1), torch.concatenate([b, a], dim=-1)])
+        return self.head(torch.vstack([both, both.relu()]))

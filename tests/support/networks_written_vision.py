@@ -9,6 +9,48 @@ from tests.support.networks_zoo import IO, WRITTEN, Headed, Pair, case, conv
 SMALL = ((2, 3, 4, 4),)
 
 
+@case({"a": (6, 1)}, IO, SMALL, zoo=WRITTEN)
+class Unpooled(Headed):
+    """Values go back to where the largest ones came from, channel by channel; SegNet."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.head = conv(3, 6), conv(6, 6), nn.Linear(6, 10)
+        self.pool, self.unpool = nn.MaxPool2d(2, return_indices=True), nn.MaxUnpool2d(2)
+
+    def features(self, x):
+        x, places = self.pool(self.a(x))
+        return self.unpool(self.b(x), places)
+
+
+@case({"a": (6, 1), "tensordot": (5, 1), "tensordot_1": (4, 1)}, IO, SMALL, zoo=WRITTEN)
+class ProductsOverGivenDimensions(nn.Module):
+    """Channels are contracted with those of weights, in any place, and of the network's own parameters."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.head = conv(3, 6), nn.Linear(4, 10)
+        self.mixed, self.again = nn.Parameter(torch.rand(6, 5)), nn.Parameter(torch.rand(4, 5))
+
+    def forward(self, x):
+        x = torch.tensordot(self.a(x).relu(), self.mixed, dims=([1], [0])).tanh()
+        return self.head(torch.tensordot(x, self.again, dims=([-1], [1])).mean((1, 2)))
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
+class SqueezedPixels(Pair):
+    """With a single channel left of the last layer, its dimension would go as well."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def forward(self, x):
+        return self.head(F.adaptive_avg_pool2d(self.features(x), 1).squeeze())
+
+    def features(self, x):
+        return self.b(self.a(x).relu())
+
+
 @case({"a": (3, 1), "reduce": (6, 1), "b": (5, 1)}, IO, SMALL, zoo=WRITTEN)
 class Involution(Pair):
     """Every four channels have a kernel, which a layer makes for each position: they go as a whole, with its rows."""

@@ -204,3 +204,21 @@ def test_groups_of_one_width_are_tested_at_different_ones():
     for seed in range(5):
         drawn = _drawn(graph, torch.Generator().manual_seed(seed))
         assert sorted(drawn.tolist()) == [1, 2, 3]
+
+
+def test_groups_are_tested_at_different_shares_of_their_widths():
+    """Otherwise code that needs as many channels as pairs of others passes wherever they happen to be as many."""
+    network = nn.Sequential(nn.Conv1d(3, 6, 1), nn.Conv1d(6, 12, 1), nn.Conv1d(12, 9, 1), nn.Conv1d(9, 2, 1))
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 1), self_test=False)
+    for seed in range(20):
+        shares = _drawn(graph, torch.Generator().manual_seed(seed)) / graph.widths
+        assert len(set(shares.tolist())) == 3
+
+
+def test_one_or_two_channels_are_tested_where_there_are_no_other_widths():
+    """Layer norms of one and two channels hide what these channels are."""
+    network = nn.Sequential(*(nn.Conv1d(7, 7, 1) for _ in range(6)), nn.Conv1d(7, 4, 1), nn.Conv1d(4, 2, 1))
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 7, 1), self_test=False)
+    for seed in range(9):
+        drawn = _drawn(graph, torch.Generator().manual_seed(seed)).tolist()
+        assert set(drawn[:4]) == {3, 4, 5, 6} and set(drawn[4:6]) == {1, 2} and drawn[6] == 3

@@ -89,6 +89,7 @@ def test_sizes_that_modules_write_down():
             {"a": [1, 2], "b": [0]},
             {"each.num_groups": 2, "all.num_groups": 1, "all.num_channels": 1},
         ),
+        ("InstanceNorms", {"a": [1, 2], "b": [0]}, {"norm.num_features": 2}),
         ("TokenMLP", {"embed": [0, 3]}, {"norm.normalized_shape": (2,), "last.normalized_shape": (2,)}),
         ("TokenRMS", {"embed": [0, 3]}, {"norm.normalized_shape": (2,)}),
         ("LSTM", {"embed": [5], "rnn": [[0, 1, 3]] * 4}, {"rnn.input_size": 1, "rnn.hidden_size": 3}),

@@ -7,6 +7,7 @@ import torch
 
 import gnnrl_lightning
 from tests.support import (
+    networks_configured,
     networks_written_attention,
     networks_written_norms,
     networks_written_sequence,
@@ -17,6 +18,7 @@ from tests.support.exactness import check, difference, forward, random_weights, 
 from tests.support.networks_zoo import WRITTEN
 
 MORE = (
+    networks_configured,
     networks_written_attention,
     networks_written_norms,
     networks_written_sequence,
@@ -60,6 +62,7 @@ def test_pruned_is_masked_dense_and_trains(name):
 @pytest.mark.parametrize(
     ("name", "least"),
     [
+        ("SqueezedPixels", [1, 2]),
         ("Deviations", [2, 1]),
         ("DeviationsWithinHeads", [2]),
         ("DeviationsOfFewerDegrees", [3, 1]),

@@ -17,6 +17,9 @@ from gnnrl_lightning.trees import tensors
 QUANTISED = tuple(f"torch.ao.nn.{kind}" for kind in ("qat", "quantized", "intrinsic.qat", "intrinsic.quantized"))
 """Packages of layers of networks that are quantised, or prepared for it."""
 
+SUMS = ("FloatFunctional", "FXFloatFunctional")
+"""Modules of these packages that compute in float: sums and products that a preparation is to find."""
+
 
 def check_network(network: Any) -> None:
     """Refuse what is not a network that can be traced.
@@ -37,7 +40,7 @@ def check_network(network: Any) -> None:
             raise UserError(
                 f"{type(network).__name__} cannot be traced: {what} is compiled by TorchScript; give the Python network"
             )
-    kinds = {type(module).__module__ for module in network.modules()}
+    kinds = {type(module).__module__ for module in network.modules() if type(module).__name__ not in SUMS}
     if quantised := sorted(kind for kind in kinds if kind.startswith(QUANTISED)):
         package = quantised[0].partition(".modules")[0]
         raise UserError(

@@ -6,7 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from operator import attrgetter
-from types import FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, MethodType, ModuleType
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,9 @@ EMPTY = {dict, OrderedDict, set}
 PLAIN = {type(None), bool, int, float, str, bytes, torch.dtype, type, FunctionType, MethodType, ModuleType}
 """Types that hold no tensors."""
 
+HOOKS = ("_forward_pre_hooks", "_forward_hooks")
+"""Attributes of modules in which their hooks are."""
+
 REGISTERED = ("_parameters", "_buffers", "_modules")
 """Attributes of modules in which `named_parameters`, `named_buffers` and `modules` look."""
 
@@ -25,7 +28,7 @@ def shared_copy(network: nn.Module) -> nn.Module:
     """Copy the module structure, in evaluation mode, but share the tensors; the original modules remain unchanged."""
     memo = _copied_history(network)
     memo |= {id(tensor): tensor for _, tensor in named_tensors(network)}
-    return copy.deepcopy(network, memo).eval()
+    return _copied(network, memo).eval()
 
 
 def structural_copy(network: nn.Module, replaced: Mapping[str, Tensor]) -> nn.Module:
@@ -62,7 +65,34 @@ def _copied(network: nn.Module, memo: dict[int, object]) -> nn.Module:
     copied = copy.deepcopy(network, memo)
     for module, mode in zip(copied.modules(), modes, strict=True):
         module.training = mode
+        for held in (vars(module), *(vars(module).get(name, {}) for name in HOOKS)):
+            functions = [(name, item) for name, item in held.items() if type(item) is FunctionType]
+            held.update((name, _refer_to_copies(function, memo)) for name, function in functions)
     return copied
+
+
+def _refer_to_copies(function: FunctionType, memo: Mapping[int, object]) -> FunctionType:
+    """Return a function whose variables are those of a copy, where they are parts of what has been copied.
+
+    `copy.deepcopy` returns a function itself: a hook of the copy would write into the original.
+    """
+    cells = [_copied_cell(cell, memo) for cell in function.__closure__ or ()]
+    if all(new is old for new, old in zip(cells, function.__closure__ or (), strict=True)):
+        return function
+    made = FunctionType(function.__code__, function.__globals__, closure=tuple(cells))
+    for name in ("__defaults__", "__kwdefaults__", "__name__", "__qualname__", "__module__", "__doc__"):
+        setattr(made, name, getattr(function, name))
+    made.__dict__ |= function.__dict__
+    return made
+
+
+def _copied_cell(cell: CellType, memo: Mapping[int, object]) -> CellType:
+    try:
+        held = cell.cell_contents
+    except ValueError:  # a variable without a value yet
+        return cell
+    found = memo.get(id(held), held)
+    return cell if found is held else CellType(found)
 
 
 def on_meta(network: nn.Module) -> nn.Module:

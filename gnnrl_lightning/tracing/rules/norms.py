@@ -41,6 +41,8 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
 def instance_norm(walk: Walk, x: Value, *rest: Any) -> Value:
     """Statistics over each channel of each example: channels pass, as in batch norm."""
     _record_norm(walk, rest)
+    if (channels := x.along(1)) is not None:
+        note_attribute(walk, "num_features", x.shape[1], channels)  # PyTorch compares them where it has no parameters
     return _scaled(walk, x, rest[:4])
 
 
@@ -158,11 +160,14 @@ def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
 
 @rule("_weight_norm", "_weight_norm_interface", kind="other")
 def weight_norm(walk: Walk, direction: Value, magnitude: Value, dim: int = 0) -> Any:
-    """Weight norm, `g * v / norm(v)`: one norm per slice along `dim`, of what is kept along the other dimensions."""
+    """Weight norm, `g * v / norm(v)`: one norm per slice along `dim`, of what is kept along the other dimensions.
+
+    If `dim` is -1, it is one norm of the whole weight.
+    """
     dims = [other for other in range(len(direction.shape)) if other != dim]
     passed = summarise(walk, direction, dims, "is part of a norm")
-    along, scale = direction.along(dim), magnitude.along(dim)
-    if dim >= 0 and along is not None and scale is not None:
+    along, scale = (direction.along(dim), magnitude.along(dim)) if dim >= 0 else (None, None)
+    if along is not None and scale is not None:
         walk.join(along, scale)
     result = Value(direction.shape, passed.labels)
     return (result, magnitude) if walk.operator == "_weight_norm_interface" else result

@@ -45,6 +45,14 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
     return Value(walk.shape, tuple(made))
 
 
+@rule("hstack", "vstack", kind="cat")
+def stack_along(walk: Walk, tensors: list[Value]) -> Value:
+    """A concatenation along the second or the first dimension of tensors that have both."""
+    if any(len(value.shape) < 2 for value in tensors):
+        raise NotImplementedError("vectors")
+    return cat(walk, tensors, 1 if walk.operator == "hstack" else 0)
+
+
 def _without_single(walk: Walk, value: Value) -> Value:
     """A tensor with channels without the label of the only position along another dimension, which stays: a token."""
     single = [each for each in value.labels if not support(each) and not is_zero(each) and len(value.labels) > 1]

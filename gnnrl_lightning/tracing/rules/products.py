@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from string import ascii_lowercase
 from typing import Any
 
 import torch
@@ -22,15 +23,29 @@ def _letters(ndim: int, last: str) -> str:
 
 @rule("matmul", "mm", "bmm", kind="linear")
 def matmul(walk: Walk, a: Value, b: Value) -> Value:
-    """Matrix product: the last dimension of `a` with the second-to-last of `b`; heads are batch dimensions."""
+    """Matrix product: the last dimension of `a` with the second-to-last of `b`; heads are batch dimensions.
+
+    A vector has the contracted dimension alone.
+    """
+    rows, columns = "m" * (len(a.shape) > 1), "n" * (len(b.shape) > 1)
+    letters = _letters(len(a.shape), f"{rows}k"), _letters(len(b.shape), f"k{columns}")
+    return _product(walk, arguments(walk)[-2:], a, b, letters, _letters(len(walk.shape), rows + columns))
+
+
+@rule("tensordot", kind="linear")
+def tensordot(walk: Walk, a: Value, b: Value, dims: Sequence[int], others: Sequence[int]) -> Value:
+    """Product over the given dimensions of both tensors; all others stay, in order."""
+    both = ascii_lowercase[: len(a.shape) + len(b.shape)]
+    first, second = [*both[: len(a.shape)]], [*both[len(a.shape) :]]
+    for one, other in zip(dims, others, strict=True):
+        second[other] = first[one]
+    result = "".join(name for name in (*first, *second) if name not in first or name not in second)
+    return _product(walk, arguments(walk)[:2], a, b, ("".join(first), "".join(second)), result)
+
+
+def _product(walk: Walk, sources: Sequence[Any], a: Value, b: Value, letters: tuple[str, str], result: str) -> Value:
+    """Product of two tensors, whose dimensions letters name."""
     number = walk.call_number()
-    if len(a.shape) < 2 or len(b.shape) < 2:
-        walk.freeze(a, "is part of a product with a vector")
-        walk.freeze(b, "is part of a product with a vector")
-        walk.contract(())
-        return Value(walk.shape)
-    letters = _letters(len(a.shape), "mk"), _letters(len(b.shape), "kn")
-    result, sources = _letters(len(walk.shape), "mn"), arguments(walk)[-2:]
     values = without_positions(walk, sources, (a, b), letters, result)
     product = Product(walk, sources, values, letters, result, number)
     labels = product.labels()

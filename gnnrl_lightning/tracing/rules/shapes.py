@@ -13,7 +13,7 @@ from gnnrl_lightning.tracing.given_sizes import note_attribute, note_sizes
 from gnnrl_lightning.tracing.labels import FIXED, ZERO, Use, Value, compact, support
 from gnnrl_lightning.tracing.repeats import repeated, without_crossing
 from gnnrl_lightning.tracing.rows import heads_of, share_rows
-from gnnrl_lightning.tracing.rules.reductions import over
+from gnnrl_lightning.tracing.rules.reductions import note_least, over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -88,7 +88,16 @@ def permute(walk: Walk, x: Value, *args: Any) -> Value:
     return Value(walk.shape, tuple(_same_operator(walk, labels, *args) for labels in x.labels))
 
 
-@rule("squeeze", "tile", "pixel_unshuffle", "diagonal", kind="shape")
+@rule("squeeze", kind="shape")
+def squeeze(walk: Walk, x: Value, *dims: Any) -> Value:
+    """Dimensions of size 1 go; so would those of a single channel, of which two must remain therefore."""
+    given = [dim for item in dims for dim in (item if isinstance(item, (list, tuple)) else (item,))]
+    for dim in {dim % len(x.shape) for dim in given} or range(len(x.shape)):
+        note_least(walk, x, (dim,))
+    return rearrange(walk, x, *dims)
+
+
+@rule("tile", "pixel_unshuffle", "diagonal", kind="shape")
 def rearrange(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
     """All other movements of elements."""
     moved = tuple(compact(_same_operator(walk, labels.expand(x.shape), *args, **kwargs)) for labels in x.labels)

@@ -23,6 +23,12 @@ def pool(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
     return (result, result) if indices else result
 
 
+@rule("max_unpool2d", "max_unpool3d", kind="pool")
+def unpool(walk: Walk, x: Value, indices: Value, *_: Any, **__: Any) -> Value:
+    """Values go back to where they were pooled from: channels pass, with those of their places."""
+    return _spatial(walk, Value(x.shape, merge(walk, [x, indices])), len(x.shape) - 2)
+
+
 def _local_response(walk: Walk, x: Value) -> Value | None:
     """Sums over neighbouring channels in a local response norm: of those that are kept; None: another pooling.
 

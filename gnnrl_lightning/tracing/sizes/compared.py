@@ -12,8 +12,10 @@ import numpy as np
 from torch import Tensor
 
 from gnnrl_lightning.tracing.groups import Channels
+from gnnrl_lightning.tracing.numbers import Keys
 from gnnrl_lightning.tracing.records import ModuleSize
-from gnnrl_lightning.tracing.sizes.following import Following, free
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.grown import free
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
@@ -37,8 +39,8 @@ def note_compared(following: Following, channels: Channels, failing: Sequence[in
             continue
         walk.tied.add(key)
         module = following.module(path)
-        for name in _compared(module, len(labels)) if module is not None else ():
-            walk.sizes.append(ModuleSize(path, name, None, labels))
+        for keys in _compared(module, len(labels)) if module is not None else ():
+            walk.sizes.append(ModuleSize(path, keys, labels))
             changed = True
     return changed
 
@@ -53,12 +55,12 @@ def _read(walk: Walk) -> Iterator[tuple[str, Tensor]]:
                 yield path, item.reads.flatten()
 
 
-def _compared(module: Module, size: int) -> list[str]:
-    """Return the attributes of a module without which it does not come as far with longer inputs."""
+def _compared(module: Module, size: int) -> list[Keys]:
+    """Return the numbers that a module holds without which it does not come as far with longer inputs."""
     found = []
-    likely = [name for name, value in module.integers().items() if value == size]
+    likely = [keys for keys, value in module.numbers.items() if value == size]
     for resize in module.choices(Resize({size: size + 1})) if likely else ():
         before = module.refuses({}, resize)
         if before:
-            found += [name for name in likely if module.refuses({name: size + 1}, resize) != before]
+            found += [keys for keys in likely if module.refuses({keys: size + 1}, resize) != before]
     return list(dict.fromkeys(found))

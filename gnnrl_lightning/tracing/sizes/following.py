@@ -6,8 +6,7 @@ follow from the tensors, or may be constants. See `tracing.sizes.held` for how t
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -15,64 +14,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.labels import shrinking, support
+from gnnrl_lightning.tracing.labels import shrinking
+from gnnrl_lightning.tracing.numbers import Keys, numbers_of
 from gnnrl_lightning.tracing.program.copies import on_meta
-from gnnrl_lightning.tracing.records import ModuleSize, SizedCall
+from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
+from gnnrl_lightning.tracing.sizes.grown import Grown, More, flat_sizes, free, key_of, shrinking_of
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.recorder import Call, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_in
 from gnnrl_lightning.tracing.walk import Walk
-
-Grown = dict[Call, Sizes]
-"""Other sizes of the calls of one module."""
-
-
-More = Callable[[Tensor], int]
-"""Labels along a dimension -> by how many it is longer."""
-
-
-def grown_sizes(calls: Sequence[SizedCall], numbers: np.ndarray, more: More) -> dict[str, Grown]:
-    """Return the sizes of calls, by module, with one head more, or with one channel more in every head."""
-    found: dict[str, Grown] = {}
-    for call in calls:
-        grown = found.setdefault(call.module, {})
-        sizes = _grow(call, numbers, more)
-        before = grown.get(_key(call), call.shape)
-        grown[_key(call)] = tuple(map(max, sizes, before))
-    return found
-
-
-def _flat_sizes(calls: Sequence[SizedCall], grown: Grown) -> dict[int, int]:
-    """Return dense and other size of the dimensions of which views make several: those of a module's inputs."""
-    found = {}
-    for call in calls:
-        dims = support(call.labels)
-        found[call.labels.numel()] = math.prod(grown[_key(call)][dim] for dim in dims)
-    return found
-
-
-def _grow(call: SizedCall, numbers: np.ndarray, more: More) -> Sizes:
-    found = shrinking_of(call, numbers)
-    if found is None:
-        return call.shape
-    dim, along, rows = found
-    longer = next((n for row in along.reshape(rows, -1) if (n := more(row))), 0)
-    return tuple(size + longer if d == dim else size for d, size in enumerate(call.shape))
-
-
-def shrinking_of(call: SizedCall, numbers: np.ndarray) -> tuple[int, Tensor, int] | None:
-    """Return which dimension of a call's output shrinks, given the channel of each label; see `labels.shrinking`."""
-    return shrinking(call.labels, torch.from_numpy(numbers)[call.labels])
-
-
-def _key(call: SizedCall) -> Call:
-    return call.operator, call.number
-
-
-def free(labels: Tensor) -> np.ndarray:
-    """Return the labels of a tensor that are channels."""
-    return labels[labels >= 0].numpy()
 
 
 @dataclass(frozen=True)
@@ -80,12 +31,13 @@ class Found:
     """How the code of modules follows other sizes.
 
     Attributes:
-        attributes: Module, attribute, and a call and the dimension of which it is the size; there may be several.
+        attributes: Module, where it holds a number, and a call and the dimension of which that is the size; there may
+            be several.
         culprit: A call that does not follow, or None.
         factors: By module, the numbers by which its calls multiply.
     """
 
-    attributes: tuple[tuple[str, str, SizedCall, int], ...]
+    attributes: tuple[tuple[str, Keys, SizedCall, int], ...]
     culprit: SizedCall | None
     factors: dict[str, dict[Call, float]] = field(default_factory=dict)
 
@@ -98,14 +50,15 @@ class Following:
         splits: Calls that cut channels into parts of sizes that may be an attribute.
         plain: Those whose size may be an attribute of the module, and that are not of heads.
         channel: Channel of each label.
-        rows: By module, attribute and place in it, labels of the channels of which it is the size, and the channel of
+        rows: By module, and where it holds a number, labels of the channels of which it is the size, and the channel of
             each label if that differs from the walk's.
     """
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.calls, self.splits = _without_loose(walk), [call for call in walk.splits if call.held]
-        self.rows: dict[tuple[str, str, int | None], list[tuple[Tensor, np.ndarray | None]]] = {}
+        self._held: dict[str, set[int]] = {}
+        self.rows: dict[tuple[str, Keys], list[tuple[Tensor, np.ndarray | None]]] = {}
         likely = [call for call in self.calls if self._integers(call.module) & {*call.sizes} - {1}]
         self.plain: list[SizedCall] = likely
         if likely or walk.heads:
@@ -113,7 +66,9 @@ class Following:
             self.plain = [call for call in likely if self._is_attribute(call)]
 
     def _integers(self, path: str) -> set[int]:
-        return {value for value in vars(self.walk.network.get_submodule(path)).values() if type(value) is int}
+        if path not in self._held:
+            self._held[path] = {*numbers_of(self.walk.network.get_submodule(path)).values()}
+        return self._held[path]
 
     def _is_attribute(self, call: SizedCall) -> bool:
         """Whether the size of the dimension that shrinks may be an attribute."""
@@ -142,23 +97,24 @@ class Following:
             The attributes of all modules, and the numbers by which their calls multiply; or, of a module that follows
             in no way, the first call that does not in the likeliest one.
         """
-        attributes: list[tuple[str, str, SizedCall, int]] = []
+        attributes: list[tuple[str, Keys, SizedCall, int]] = []
         factors: dict[str, dict[Call, float]] = {}
         for path in dict.fromkeys(call.module for call in calls):
             mine = [call for call in calls if call.module == path]
-            sizes = grown[path]
+            sizes = {key_of(call): call.shape for call in self.calls if call.module == path} | grown[path]
             module = self.module(path)
             if module is None:
                 fixed = next((call for call in mine if _misses(call, call.sizes, sizes)), None)
                 if fixed is not None:
                     return Found((), fixed)
                 continue
-            outside = {} if module.has_parameters else _flat_sizes(mine, sizes)
+            outside = {} if module.has_parameters else flat_sizes(mine, sizes)
             ways = module.choices(replace(resize, sizes={**resize.sizes, **outside}, layers=self._layers(path, more)))
             if resize.heads and not self._makes(path, mine):  # its inputs have the heads, perhaps in one dimension
                 ways += module.choices(resize.flat())
-            parts = self._parts(path, more) if resize.wider else {}
-            found = _follow(path, module, mine, sizes, ways, parts)
+            parts = self._parts(path, more, resize.wider)
+            splits = [call for call in self.walk.splits if call.module == path and call.operator == "split"]
+            found = _follow(path, module, mine, sizes, ways, parts, splits)
             if found.culprit is not None:
                 return found
             attributes += found.attributes
@@ -176,46 +132,35 @@ class Following:
         made = (self.channel[free(labels)].tolist() for _, _, labels in layers_in(self.walk, path))
         return not all(read.isdisjoint(channels) for channels in made)
 
-    def _parts(self, path: str, more: More) -> dict[str, int]:
-        """Return the attributes of a module that are sizes of parts of rows of channels, with more in each row."""
-        found = {name: tables[0][0][0] for (module, name, place), tables in self.rows.items()
-                 if module == path and place is None and len(tables[0][0]) > 1}  # fmt: skip
-        return {name: len(row) + longer for name, row in found.items() if (longer := more(row))}
+    def _parts(self, path: str, more: More, wider: bool) -> dict[Keys, int]:
+        """Return the numbers of a module that are sizes of parts of channels, with more in each.
 
-    def hold_plain(self) -> None:
-        """Find attributes that are sizes of channels without heads, and record them."""
-        for path in dict.fromkeys(call.module for call in self.plain):
-            calls, module = [call for call in self.plain if call.module == path], self.module(path)
-            if module is not None:
-                grown = grown_sizes(calls, self.channel, lambda along: one_more_of(self.channel, along))
-                found = _attributes(module, calls, grown[path], Resize({}), {})
-                self.hold([(path, name, *each) for name, where in found.items() for each in where], self.channel)
+        Those of parts of rows, such as heads, are others only where each row is wider.
+        """
+        found = {keys: tables[0][0][0] for (module, keys), tables in self.rows.items()
+                 if module == path and (wider or len(tables[0][0]) == 1)}  # fmt: skip
+        return {keys: len(row) + longer for keys, row in found.items() if (longer := more(row))}
 
-    def hold(self, attributes: Sequence[tuple[str, str, SizedCall, int]], numbers: np.ndarray) -> None:
+    def hold(self, attributes: Sequence[tuple[str, Keys, SizedCall, int]], numbers: np.ndarray) -> None:
         """Note attributes that are sizes of calls, given the channel of each label."""
-        for path, name, call, dim in attributes:
+        for path, keys, call, dim in attributes:
             found = shrinking_of(call, numbers)
             if found is not None and found[0] == dim:
                 _, along, rows = found
-                self.rows.setdefault((path, name, None), []).append((along.reshape(rows, -1), numbers))
+                self.rows.setdefault((path, keys), []).append((along.reshape(rows, -1), numbers))
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
         channel = self.walk.labels.solve() if self.rows else np.empty(0)
-        for (path, name, place), found in self.rows.items():
+        for (path, keys), found in self.rows.items():
             found = [item for item in found if _shrinks(channel, *item)]
             if not found:
                 continue
             tables = [table for table, _ in found]
-            self.walk.sizes.append(ModuleSize(path, name, place, tables[0].flatten(), len(tables[0])))
+            self.walk.sizes.append(ModuleSize(path, keys, tables[0].flatten(), len(tables[0])))
             channels = {(channel if own is None else own)[free(table)].tobytes() for table, own in found}
             if len(channels) > 1 and len({table.shape[1] for table in tables}) == 1:
                 self.walk.labels.tie(torch.cat(tables), "attribute", "")
-
-
-def one_more_of(numbers: np.ndarray, along: Tensor) -> int:
-    """Return how many more labels there are with one channel more, given the channel of each label."""
-    return len(along) // max(len(np.unique(numbers[free(along)])), 1)
 
 
 def _shrinks(channel: np.ndarray, table: Tensor, own: np.ndarray | None) -> bool:
@@ -230,7 +175,8 @@ def _follow(
     calls: Sequence[SizedCall],
     grown: Grown,
     ways: Sequence[Resize],
-    parts: Mapping[str, int],
+    parts: Mapping[Keys, int],
+    splits: Sequence[SplitCall],
 ) -> Found:
     """Find the attributes of a module that are sizes of its calls, and whether these follow in one of the ways.
 
@@ -238,17 +184,28 @@ def _follow(
     """
     culprits: list[SizedCall] = []
     for resize in ways:
-        found = _attributes(module, calls, grown, resize, parts)
-        values = {**parts, **{name: grown[_key(call)][dim] for name, ((call, dim), *_) in found.items()}}
+        found = attributes_of(module, calls, grown, resize, parts)
+        values = {**parts, **{keys: grown[key_of(call)][dim] for keys, ((call, dim), *_) in found.items()}}
         given = module.sizes(calls, values, grown, resize)
-        unseen = {_key(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
+        unseen = {key_of(call): (-1,) * len(call.sizes) if module.has_parameters else call.sizes for call in calls}
         sizes = unseen | given.sizes
-        culprit = next((call for call in calls if _misses(call, sizes[_key(call)], grown)), None)
+        culprit = next((call for call in calls if _misses(call, sizes[key_of(call)], grown)), None)
+        culprit = culprit or next(_unlike(splits, given.parts), None)
         if culprit is None:
-            held = tuple((path, name, call, dim) for name, where in found.items() for call, dim in where)
+            held = tuple((path, keys, call, dim) for keys, where in found.items() for call, dim in where)
             return Found(held, None, {path: given.factors})
         culprits.append(culprit)
     return Found((), culprits[0])
+
+
+def _unlike(splits: Sequence[SplitCall], made: Mapping[Call, int]) -> Iterator[SizedCall]:
+    """Yield splits that make more or fewer parts than of the dense channels, which the code takes apart."""
+    for call in splits:
+        if made.get((call.operator, call.number), len(call.parts)) != len(call.parts):
+            shape = tuple(len(part) for part in call.parts)
+            yield SizedCall(
+                call.module, call.operator, call.number, call.sizes, shape, torch.cat(call.parts), call.source
+            )
 
 
 def _without_loose(walk: Walk) -> list[SizedCall]:
@@ -266,31 +223,31 @@ def _without_loose(walk: Walk) -> list[SizedCall]:
 
 def _misses(call: SizedCall, given: Sizes, grown: Grown) -> bool:
     """Whether a call is given another size than it should be."""
-    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[_key(call)], strict=False))
+    return any(size not in (-1, wanted) for size, wanted in zip(given, grown[key_of(call)], strict=False))
 
 
-def _attributes(
-    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize, parts: Mapping[str, int]
-) -> dict[str, list[tuple[SizedCall, int]]]:
-    """Return the attributes of a module that are sizes of calls, with the calls and their dimensions.
+def attributes_of(
+    module: Module, calls: Sequence[SizedCall], grown: Grown, resize: Resize, parts: Mapping[Keys, int]
+) -> dict[Keys, list[tuple[SizedCall, int]]]:
+    """Return the numbers that a module holds that are sizes of calls, with the calls and their dimensions.
 
-    A size that follows from the tensors is no attribute, though one may have its value: two keys of two queries each.
+    A size that follows from the tensors is none of them, though one may have its value: two keys of two queries each.
     """
-    found: dict[str, list[tuple[SizedCall, int]]] = {}
+    found: dict[Keys, list[tuple[SizedCall, int]]] = {}
     changing = [
         (call, dim)
         for call in calls
         for dim, size in enumerate(call.sizes)
-        if size != -1 and grown[_key(call)][dim] != call.shape[dim]
+        if size != -1 and grown[key_of(call)][dim] != call.shape[dim]
     ]
     before = module.sizes(calls, parts, grown, resize).sizes if changing else {}
-    changing = [(call, dim) for call, dim in changing if before.get(_key(call), call.sizes)[dim] == call.sizes[dim]]
-    for name, value in module.integers().items():
+    changing = [(call, dim) for call, dim in changing if before.get(key_of(call), call.sizes)[dim] == call.sizes[dim]]
+    for keys, value in module.numbers.items():
         likely = [(call, dim) for call, dim in changing if call.sizes[dim] == value]
-        for wanted in dict.fromkeys(grown[_key(call)][dim] for call, dim in likely):
-            given = module.sizes(calls, {**parts, name: wanted}, grown, resize).sizes
-            follows = [(call, dim) for call, dim in likely if given.get(_key(call), call.sizes)[dim] == wanted]
+        for wanted in dict.fromkeys(grown[key_of(call)][dim] for call, dim in likely):
+            given = module.sizes(calls, {**parts, keys: wanted}, grown, resize).sizes
+            follows = [(call, dim) for call, dim in likely if given.get(key_of(call), call.sizes)[dim] == wanted]
             if follows:
-                found[name] = follows
+                found[keys] = follows
                 break
     return found

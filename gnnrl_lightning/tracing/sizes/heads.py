@@ -27,7 +27,9 @@ from gnnrl_lightning.networks.attention import is_replaced
 from gnnrl_lightning.tracing.labels import FIXED, Freeze
 from gnnrl_lightning.tracing.product import UNLIKE
 from gnnrl_lightning.tracing.records import Heads, ModuleSize, Shared, SizedCall, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, Found, More, free, grown_sizes, one_more_of
+from gnnrl_lightning.tracing.sizes.following import Following, Found
+from gnnrl_lightning.tracing.sizes.grown import More, free, grown_sizes, one_more_of
+from gnnrl_lightning.tracing.sizes.plain import hold_plain
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.shared import join_all, keep_common, settle_outside, with_all_joined
 from gnnrl_lightning.tracing.sizes.splits import decide_splits
@@ -56,7 +58,7 @@ def decide_heads(walk: Walk) -> None:
         part.wide = [heads for heads in part.heads if len(np.unique(held.channel[heads.row])) > 1] or part.heads
         part.shared = [item for item in walk.shared if part.takes(held.channel[free(item.channels)])]
         _decide(part, held, whole, same)
-    held.hold_plain()
+    hold_plain(held)
     held.record()
 
 
@@ -165,7 +167,7 @@ def _decide(part: _Part, held: Following, whole: np.ndarray, same: np.ndarray) -
             held.hold(found.attributes, whole)
             for heads in part.heads:
                 if heads.module in replaced:
-                    walk.sizes.append(ModuleSize(heads.module, "num_heads", None, heads.labels))
+                    walk.sizes.append(ModuleSize(heads.module, ("num_heads",), heads.labels))
             return
         culprit = found.culprit
     mine = {c for heads in part.heads for labels in (heads.labels, heads.channels) for c in same[free(labels)].tolist()}

@@ -7,34 +7,21 @@ on the meta device, with the arguments that it has in the network, see `tracing.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.tracing.numbers import Keys, numbers_of, set_number
+from gnnrl_lightning.tracing.program.copies import structural_copy
 from gnnrl_lightning.tracing.program.sources import source_of_error
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.recorder import Call, Given, Recorder, Sizes
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.trees import map_tensors, tensors
-
-
-@dataclass(frozen=True)
-class Number:
-    """An integer that a module holds.
-
-    Attributes:
-        attribute: Attribute of the module.
-        place: Index in the attribute if that is a list or a tuple.
-        value: The integer.
-    """
-
-    attribute: str
-    place: int | None
-    value: int
 
 
 @dataclass
@@ -56,23 +43,10 @@ class Module:
         """Whether it has parameters; a module without any gets all of its channels from outside."""
         return next(self.module.parameters(), None) is not None
 
-    def integers(self) -> dict[str, int]:
-        """Attributes of the module itself that are integers."""
-        return {name: value for name, value in vars(self.module).items() if type(value) is int}
-
-    def numbers(self) -> list[Number]:
-        """Integers that attributes of the module itself are, or are lists or tuples of."""
-        lists = {name: value for name, value in vars(self.module).items() if isinstance(value, (list, tuple))}
-        inside = [Number(name, i, n) for name, items in lists.items() for i, n in enumerate(items) if type(n) is int]
-        return [*(Number(name, None, value) for name, value in self.integers().items()), *inside]
-
-    def with_number(self, number: Number, value: int) -> dict[str, Any]:
-        """Return the value of an attribute in which an integer is another one: attribute -> value."""
-        if number.place is None:
-            return {number.attribute: value}
-        held = getattr(self.module, number.attribute)
-        items = [value if place == number.place else item for place, item in enumerate(held)]
-        return {number.attribute: items if isinstance(held, list) else tuple(items)}
+    @cached_property
+    def numbers(self) -> dict[Keys, int]:
+        """The integers that the module itself holds."""
+        return numbers_of(self.module)
 
     def choices(self, resize: Resize) -> list[Resize]:
         """Return the ways to resize the inputs, see `Resize.choices`."""
@@ -81,15 +55,15 @@ class Module:
     def sizes(
         self,
         calls: Sequence[SizedCall | SplitCall],
-        values: Mapping[str, Any],
+        values: Mapping[Keys, int],
         answers: Mapping[Call, Sizes],
         resize: Resize | None = None,
     ) -> Given:
-        """Run the module with other values of attributes, and return the sizes and numbers that its calls are given.
+        """Run the module with other numbers, and return the sizes and numbers that its calls are given.
 
         Args:
             calls: Calls that are of interest.
-            values: Attribute -> value.
+            values: Where the module holds a number -> its other value.
             answers: The sizes that follow from others, -1 in the call.
             resize: Other sizes of the module's inputs, and of what its layers make.
         """
@@ -97,15 +71,15 @@ class Module:
         self._run(recorder, values, resize)  # what it has called until an error counts
         return recorder.given
 
-    def refuses(self, values: Mapping[str, Any], resize: Resize) -> str:
-        """Return the line of code at which the module fails with other values of attributes and other sizes, or ""."""
+    def refuses(self, values: Mapping[Keys, int], resize: Resize) -> str:
+        """Return the line of code at which the module fails with other numbers and other sizes, or ""."""
         error = self._run(Recorder(set(), {}), values, resize)
         return "" if error is None else source_of_error(error)
 
-    def _run(self, recorder: Recorder, values: Mapping[str, Any], resize: Resize | None) -> Exception | None:
-        copied = copy.deepcopy(self.module)
-        for name, value in values.items():
-            setattr(copied, name, value)
+    def _run(self, recorder: Recorder, values: Mapping[Keys, int], resize: Resize | None) -> Exception | None:
+        copied = structural_copy(self.module, {})
+        for keys, value in values.items():
+            set_number(copied, keys, value)
         for child in copied.modules():
             if child is not copied:
                 child.register_forward_pre_hook(recorder.start)

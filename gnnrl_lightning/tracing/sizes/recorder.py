@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -29,10 +29,12 @@ class Given:
     Attributes:
         sizes: The sizes of their outputs.
         factors: Numbers by which products and quotients multiply.
+        parts: How many parts each split has made.
     """
 
     sizes: dict[Call, Sizes]
     factors: dict[Call, float]
+    parts: dict[Call, int] = field(default_factory=dict)
 
 
 SCALINGS = {
@@ -91,11 +93,8 @@ class Recorder(TorchFunctionMode):
             if name in CREATED:
                 return func(*args, **kwargs)
             if name == "split":
-                return _parts(*args, **kwargs)
-            answers = self.answers.get(key, given)
-            return args[0].new_empty(
-                [answer if size == -1 else size for size, answer in zip(given, answers, strict=True)]
-            )
+                return self._note_parts(key, _parts(*args, **kwargs))
+            return self._of_sizes(key, args[0], given)
         if name in SCALINGS and not self.depth:
             scaling = SCALINGS[name], self.calls[SCALINGS[name]]
             self.calls[scaling[0]] += 1
@@ -107,10 +106,11 @@ class Recorder(TorchFunctionMode):
         if name in ("to", "cuda", "type_as") and args and _holds_number(args[0]):
             return args[0]
         try:
-            return func(*args, **kwargs)
+            result = func(*args, **kwargs)
+            return self._note_parts(key, result) if name == "split" else result
         except (RuntimeError, ValueError):
             if key is not None and name in VIEWS:
-                return args[0].new_empty([max(size, 1) for size in _given(name, args, kwargs)])
+                return self._of_sizes(key, args[0], _given(name, args, kwargs))
             if name == "split":
                 return _parts(*args, **kwargs)
             if name == "linear" and len(args) > 1:  # its weight has the dense sizes
@@ -126,6 +126,18 @@ class Recorder(TorchFunctionMode):
             if name in (*SCALINGS, *TERMS) and all(isinstance(item, Tensor) for item in args[:2]):
                 return _larger(*args[:2])  # one of them is a parameter of dense size
             raise
+
+    def _of_sizes(self, key: Call, x: Tensor, given: Sizes) -> Tensor:
+        """Return a tensor of the sizes that a call is given, and of those that it has where they follow from others."""
+        answers = self.answers.get(key, ())
+        answers = answers if len(answers) == len(given) else (1,) * len(given)
+        both = zip(given, answers, strict=True)
+        return x.new_empty([max(answer, 1) if size == -1 else size for size, answer in both])
+
+    def _note_parts(self, key: Call | None, parts: Any) -> Any:
+        if key is not None:
+            self.given.parts[key] = len(parts)
+        return parts
 
     def _note_slices(self, name: str, args: Any, kwargs: Any) -> None:
         """Record the ends of slices that are parts of a dimension."""

@@ -13,8 +13,10 @@ from collections.abc import Collection
 import numpy as np
 
 from gnnrl_lightning.tracing.groups import Channels
+from gnnrl_lightning.tracing.numbers import number_at
 from gnnrl_lightning.tracing.records import Scaling, Statistic
-from gnnrl_lightning.tracing.sizes.following import Following, free
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.grown import free
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.wider import layers_of, one_more
 
@@ -61,9 +63,9 @@ def _power(following: Following, item: Scaling, channels: Channels, group: int) 
     ways = [one_more(layers, width)] if layers else []
     value = module.sizes((), {}, {}).factors.get(key, item.value)
     held = {
-        size.attribute: getattr(module.module, size.attribute) // width * (width + 1)
+        size.keys: number_at(module.module, size.keys) // width * (width + 1)
         for size in following.walk.sizes
-        if size.module == item.module and size.place is None and (channels.place[free(size.labels), 0] == group).all()
+        if size.module == item.module and (channels.place[free(size.labels), 0] == group).all()
     }
     for resize in (*ways, *module.choices(Resize(longer))):
         ratio = module.sizes((), held, {}, resize).factors.get(key, value)

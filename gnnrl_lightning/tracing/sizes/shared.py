@@ -15,7 +15,7 @@ from dataclasses import replace
 import numpy as np
 
 from gnnrl_lightning.tracing.records import Shared
-from gnnrl_lightning.tracing.sizes.following import free
+from gnnrl_lightning.tracing.sizes.grown import free
 from gnnrl_lightning.tracing.walk import Walk
 
 STAYS = "is shared by all heads, or rows of other channels, which go as a whole"

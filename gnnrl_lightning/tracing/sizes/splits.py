@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import torch
 
+from gnnrl_lightning.tracing.numbers import Keys
 from gnnrl_lightning.tracing.records import ModuleSize, SplitCall
 from gnnrl_lightning.tracing.sizes.following import Following
 from gnnrl_lightning.tracing.sizes.held import Module
@@ -36,7 +37,7 @@ def decide_splits(held: Following) -> None:
             separate = bool(sizes)
             sizes = sizes or _sizes_of_all(module, call)
         for size in sizes:
-            rows = held.rows.setdefault((size.module, size.attribute, size.place), [])
+            rows = held.rows.setdefault((size.module, size.keys), [])
             rows.append((size.labels.reshape(call.rows, -1), None))
         if call.operator == "slice_scatter":
             continue  # what is written into has the channels of what is written
@@ -57,21 +58,30 @@ def _of_integers(module: Module, call: SplitCall) -> list[ModuleSize]:
     if call.operator == "split" and len(call.sizes) < 2:
         return []
     lengths = {len(part) // call.rows for part in (whole, *call.parts)}
-    for number in module.numbers():
-        if number.value not in lengths:
+    for keys, value in module.numbers.items():
+        if value not in lengths:
             continue
-        given = _given(module, call, module.with_number(number, number.value + 1))
-        if given is None or len(given) != len(call.sizes):
-            continue
-        grown = grown_by(call, given)
+        grown = _grown_with(module, call, keys, value)
         found += [
-            ModuleSize(call.module, number.attribute, number.place, labels)
-            for labels, more in zip(call.parts, grown, strict=True)
-            if more == 1 and len(labels) == number.value * call.rows
+            ModuleSize(call.module, keys, labels)
+            for labels, more in zip(call.parts, grown, strict=False)
+            if more == 1 and len(labels) == value * call.rows
         ]
-        if number.value * call.rows == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
-            found.append(ModuleSize(call.module, number.attribute, number.place, whole))
+        if value * call.rows == len(whole) and sorted(grown) == [*[0] * (len(grown) - 1), 1]:
+            found.append(ModuleSize(call.module, keys, whole))
     return found
+
+
+def _grown_with(module: Module, call: SplitCall, keys: Keys, value: int) -> list[int]:
+    """Return by how many channels each part grows with a number; [] if the call is not given as many sizes.
+
+    A slice up to one more channel may be of all of them, which is no slice: a smaller one tells as much.
+    """
+    for more in (1, -1):
+        given = _given(module, call, {keys: value + more})
+        if given is not None and len(given) == len(call.sizes):
+            return [more * part for part in grown_by(call, given)]
+    return []
 
 
 def grown_by(call: SplitCall, given: tuple[int, ...]) -> list[int]:
@@ -88,11 +98,11 @@ def _sizes_of_all(module: Module, call: SplitCall) -> list[ModuleSize]:
     if len(call.sizes) != 1:
         return []
     size, whole = call.sizes[0], torch.cat(call.parts)
-    for name, value in module.integers().items():
-        if value in (size, len(whole) // call.rows) and _given(module, call, {name: 2 * value}) == (2 * size,):
-            return [ModuleSize(call.module, name, None, call.parts[0] if value == size else whole)]
+    for keys, value in module.numbers.items():
+        if value in (size, len(whole) // call.rows) and _given(module, call, {keys: 2 * value}) == (2 * size,):
+            return [ModuleSize(call.module, keys, call.parts[0] if value == size else whole)]
     return []
 
 
-def _given(module: Module, call: SplitCall, values: dict[str, object]) -> tuple[int, ...] | None:
+def _given(module: Module, call: SplitCall, values: dict[Keys, int]) -> tuple[int, ...] | None:
     return module.sizes([call], values, {}).sizes.get((call.operator, call.number))

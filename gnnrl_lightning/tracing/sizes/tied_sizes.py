@@ -17,7 +17,8 @@ from torch import Tensor
 from gnnrl_lightning.tracing.groups import Channels
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.compared import note_compared
-from gnnrl_lightning.tracing.sizes.following import Following, free, shrinking_of
+from gnnrl_lightning.tracing.sizes.following import Following
+from gnnrl_lightning.tracing.sizes.grown import free, shrinking_of
 from gnnrl_lightning.tracing.sizes.held import Module
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.sizes.scales import note_scales

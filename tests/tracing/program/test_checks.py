@@ -39,6 +39,23 @@ def test_what_cannot_be_traced_is_refused_in_one_line(network, example, message)
     assert "\n" not in str(caught.value)
 
 
+class Quantisable(nn.Module):
+    """A residual that is ready to be prepared for quantisation, and still computes in float."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b, self.sum = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 4, 1), torch.ao.nn.quantized.FloatFunctional()
+        self.c = nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return self.sum.add_relu(self.a(x), self.c(self.b(x)))
+
+
+def test_sums_that_quantisation_may_replace_later():
+    graph = gnnrl_lightning.trace(Quantisable(), EXAMPLE)
+    assert [group.name for group in graph.groups] == ["b"]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("converted", [False, True])
 def test_quantised_networks_are_refused_with_the_order_of_steps(converted):

@@ -5,7 +5,8 @@ import types
 import torch
 from torch import nn
 
-from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy
+import gnnrl_lightning
+from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy, structural_copy
 from tests.support.networks_code import Normed
 
 
@@ -52,3 +53,47 @@ def test_a_copy_is_in_the_mode_of_its_network():
     copied = converted_copy(network, lambda name, tensor: tensor.clone())
     assert [module.training for module in copied.modules()] == [module.training for module in network.modules()]
     assert [module.training for module in copied.modules()] == [False, False, True]
+
+
+class Functions(nn.Module):
+    """A hook keeps a feature map, and a function of the module scales it: both name the module in their code."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.head, self.maps = nn.Conv2d(3, 6, 1), nn.Linear(6, 4), {}
+        self.scale = nn.Parameter(torch.rand(6))
+        self.scaled = lambda x, power=2: x * self.scale**power
+        self.stem.register_forward_hook(self.keep("stem"))
+
+    def keep(self, name):
+        def hook(module, args, output):
+            self.maps[name] = output
+
+        return hook
+
+    def forward(self, x):
+        self.stem(x)
+        return self.head(self.scaled(self.maps["stem"].mean((2, 3))))
+
+
+def test_functions_of_a_copy_refer_to_the_copy():
+    network, x = Functions(), torch.rand(2, 3, 4, 4)
+    expected = network(x)
+    kept = network.maps["stem"]
+    copied = structural_copy(network, {"scale": torch.zeros(6)})
+    assert torch.equal(copied(x), copied.head.bias.expand(2, -1))
+    assert network.maps["stem"] is kept and copied.maps["stem"] is not kept
+    assert torch.equal(network(x), expected)
+    holder = nn.ReLU()
+    holder.scaled = network.scaled
+    assert structural_copy(holder, {}).scaled is network.scaled  # what it refers to is no part of the copy
+
+
+def test_networks_with_such_functions_are_pruned_and_keep_no_tensor_of_the_trace():
+    network, x = Functions(), torch.rand(2, 3, 4, 4)
+    network(x)
+    graph = gnnrl_lightning.trace(network, x)
+    plan = graph.plan(network, torch.tensor([4]))
+    assert [group.name for group in graph.groups] == ["stem"]
+    torch.testing.assert_close(plan.apply(network)(x), plan.mask(network)(x))
+    assert network.maps["stem"].shape == (2, 6, 4, 4) and type(network.maps["stem"]) is torch.Tensor

@@ -43,7 +43,7 @@ def calls():
 def test_a_module_runs_alone_with_the_arguments_it_has_in_the_network():
     module = held()
     assert module.args[0].shape == (2, 5) and module.args[0].is_meta
-    assert module.integers() == {"heads": 3, "taps": 3, "scale": 4}
+    assert module.numbers == {("heads",): 3, ("taps",): 3, ("scale",): 4}
     given = module.sizes(calls(), {}, {("view", 1): (2, 4), ("unflatten", 0): (2, 2, 2)})
     assert given.sizes == {("view", 0): (2, 3, 4), ("view", 1): (2, -1), ("unflatten", 0): (2, -1, 2)}
     assert given.factors == {("mul", 0): 4**-0.5}
@@ -52,10 +52,10 @@ def test_a_module_runs_alone_with_the_arguments_it_has_in_the_network():
 def test_another_value_of_an_attribute_shows_which_sizes_it_is():
     module = held()
     answers = {("view", 1): (2, 4), ("unflatten", 0): (2, 2, 2)}
-    changed = module.sizes(calls(), {"heads": 4}, answers)
+    changed = module.sizes(calls(), {("heads",): 4}, answers)
     assert changed.sizes["view", 0] == (2, 4, 3)
     assert changed.factors == {("mul", 0): 3**-0.5}
-    assert module.sizes(calls(), {"taps": 4}, answers) == module.sizes(calls(), {}, answers)
+    assert module.sizes(calls(), {("taps",): 4}, answers) == module.sizes(calls(), {}, answers)
     assert module.module.heads == 3
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from gnnrl_lightning.tracing.records import SizedCall
-from gnnrl_lightning.tracing.sizes.following import grown_sizes
+from gnnrl_lightning.tracing.sizes.grown import grown_sizes
 
 
 def test_calls_of_different_modules_have_sizes_of_their_own():

@@ -1,0 +1,109 @@
+"""Integers that a module holds: its attributes, and what is nested in them, `self.config.widths[-1]`.
+
+What attributes hold may be lists, tuples, dictionaries and objects of any class, such as a configuration that all
+modules share. Such a number is set in copies of what it is nested in, so that it is another one for this module alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Hashable, Iterator
+from enum import Enum
+from functools import partial
+from typing import Any
+
+from torch import Tensor, nn
+
+from gnnrl_lightning.tracing.program.copies import PLAIN
+
+Keys = tuple[Hashable, ...]
+"""Name of an attribute, and where the number is nested in it: names of attributes, keys and indices."""
+
+OF_ALL_MODULES = frozenset(vars(nn.Module()))
+"""Attributes in which every module has its parts and hooks."""
+
+NOT_OF_USERS = ("torch.", "builtins.")
+"""Packages of classes that hold no sizes of channels."""
+
+DEPTH = 5
+"""Maximum number of keys of a number."""
+
+LARGEST = 1000
+"""What has more parts than this is data, no configuration."""
+
+OPAQUE = (nn.Module, Tensor, Enum, partial)
+"""Types whose numbers are not those of the module that holds them, or that are one for the whole process."""
+
+
+def numbers_of(module: nn.Module) -> dict[Keys, int]:
+    """Return the integers that a module, or its class, holds, those of its parts left out.
+
+    Args:
+        module: Any module.
+    """
+    classes = [kind for kind in reversed(type(module).__mro__) if not f"{kind.__module__}.".startswith(NOT_OF_USERS)]
+    held = {name: value for item in (*classes, module) for name, value in vars(item).items()}
+    own = {name: value for name, value in held.items() if name not in OF_ALL_MODULES and name[:2] != "__"}
+    return {(name, *keys): number for name, value in own.items() for keys, number in _numbers(value, DEPTH - 1, set())}
+
+
+def number_at(module: nn.Module, keys: Keys) -> int:
+    """Return a number that a module holds."""
+    found = getattr(module, str(keys[0]))
+    for key in keys[1:]:
+        found = _parts(found)[key]
+    return found
+
+
+def set_number(module: nn.Module, keys: Keys, number: int) -> None:
+    """Set a number that a module holds, in copies of what it is nested in."""
+    setattr(module, str(keys[0]), _with(getattr(module, str(keys[0])), keys[1:], number))
+
+
+def _numbers(held: Any, depth: int, seen: set[int]) -> Iterator[tuple[Keys, int]]:
+    """Yield the integers in what a module holds, each object once."""
+    if type(held) is int:
+        yield (), held
+    elif depth and type(held) not in PLAIN and id(held) not in seen:
+        seen.add(id(held))
+        parts = _parts(held)
+        for key, part in parts.items() if len(parts) <= LARGEST else ():
+            yield from (((key, *keys), number) for keys, number in _numbers(part, depth - 1, seen))
+
+
+def _parts(held: Any) -> dict[Any, Any]:
+    """Return what a container holds by key, or an object by attribute."""
+    if isinstance(held, (*OPAQUE, type)):
+        return {}
+    if isinstance(held, dict):
+        return held
+    if isinstance(held, (list, tuple)):
+        return dict(enumerate(held))
+    names = [name for kind in type(held).__mro__ for name in _slots(kind)]
+    slots = {name: getattr(held, name) for name in names if hasattr(held, name)}
+    return slots | getattr(held, "__dict__", {})
+
+
+def _slots(kind: type) -> tuple[str, ...]:
+    slots = vars(kind).get("__slots__", ())
+    return tuple(name for name in ((slots,) if isinstance(slots, str) else slots) if not name.startswith("__"))
+
+
+def _with(held: Any, keys: Keys, number: int) -> Any:
+    """Return what a module holds with another number in it."""
+    if not keys:
+        return number
+    key, part = keys[0], _with(_parts(held)[keys[0]], keys[1:], number)
+    if isinstance(held, tuple):
+        parts = (part if place == key else item for place, item in enumerate(held))
+        return held._make(parts) if hasattr(held, "_make") else type(held)(parts)  # pyright: ignore[reportAttributeAccessIssue]
+    copied = copy.copy(held)
+    if copied is held:
+        raise TypeError(f"{type(held).__name__} cannot be copied")
+    if isinstance(held, (dict, list)):
+        copied[key] = part
+    elif key not in getattr(copied, "__dict__", {}):
+        object.__setattr__(copied, str(key), part)  # a slot
+    if key in getattr(copied, "__dict__", {}):  # dictionaries may hold their items there as well
+        copied.__dict__[key] = part  # frozen dataclasses, and classes with a `__setattr__` of their own
+    return copied
