@@ -6,17 +6,20 @@ import torch
 from gnnrl_lightning import Budget, trace
 from gnnrl_lightning.search.baselines import starting_candidates
 from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.surrogate_search import SurrogateSearch
 from gnnrl_lightning.search.variations import first_count, first_variations, parents_among, variations
-from tests.support.fakes import Landscape
+from tests.support.fakes import Landscape, random_sensitivity
 from tests.support.networks_branches import Residual
 
 
-def problem_at(min_width, macs=0.6, evaluations=40):
+def problem_at(min_width, macs=0.6, evaluations=40, sensitivity=False):
     graph = trace(Residual(), torch.zeros(1, 3, 10, 10))
     limits = Budget(macs=macs, min_width=min_width).on(graph)
     evaluate = Landscape(graph, torch.full((len(graph.groups),), 0.7))
-    problem = SearchProblem(graph, limits, evaluate, evaluations, starting_candidates(graph, limits))
-    problem.start()
+    make = (lambda: random_sensitivity(graph)) if sensitivity else None
+    problem = SearchProblem(graph, limits, evaluate, evaluations, starting_candidates(graph, limits), make)
+    if not sensitivity:
+        problem.start()
     return problem
 
 
@@ -49,8 +52,18 @@ def test_no_group_goes_where_all_stay():
 
 
 @pytest.mark.parametrize(("evaluations", "count"), [(20, 3), (40, 6), (60, 10), (200, 12)])
-def test_a_sixth_of_few_evaluations_is_for_first_variations(evaluations, count):
-    assert first_count(problem_at(1, evaluations=evaluations)) == count
+def test_a_sixth_of_few_evaluations_is_for_first_variations_where_groups_may_go(evaluations, count):
+    assert first_count(problem_at(0, evaluations=evaluations)) == count
+    assert first_count(problem_at(1, evaluations=evaluations)) == 0
+
+
+@pytest.mark.parametrize(("min_width", "random", "varied"), [(0, None, 5), (1, None, 0), (1, 2, 2)])
+def test_a_search_by_the_surrogate_first_varies_as_the_agent_does(monkeypatch, min_width, random, varied):
+    monkeypatch.setattr(SurrogateSearch, "improve", lambda *_: None)
+    problem = problem_at(min_width, sensitivity=True)
+    SurrogateSearch(random=random)(problem, 0)
+    assert random is not None or first_count(problem) == varied
+    assert sum(item.proposer == "surrogate" for item in problem.history) == varied
 
 
 def test_first_variations_keep_the_set_of_groups():
