@@ -57,12 +57,12 @@ def test_a_sixth_of_few_evaluations_is_for_first_variations_where_groups_may_go(
     assert first_count(problem_at(1, evaluations=evaluations)) == 0
 
 
-@pytest.mark.parametrize(("min_width", "random", "varied"), [(0, None, 5), (1, None, 0), (1, 2, 2)])
+@pytest.mark.parametrize(("min_width", "random", "varied"), [(0, None, 2), (1, None, 0), (1, 2, 2)])
 def test_a_search_by_the_surrogate_first_varies_as_the_agent_does(monkeypatch, min_width, random, varied):
     monkeypatch.setattr(SurrogateSearch, "improve", lambda *_: None)
+    monkeypatch.setattr("gnnrl_lightning.search.variations.FIRST", 2)
     problem = problem_at(min_width, sensitivity=True)
     SurrogateSearch(random=random)(problem, 0)
-    assert random is not None or first_count(problem) == varied
     assert sum(item.proposer == "surrogate" for item in problem.history) == varied
 
 
