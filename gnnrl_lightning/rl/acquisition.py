@@ -91,7 +91,8 @@ class Acquisition:
         surrogate, asked = self.imagination.surrogate, list[Evaluation]()
         fresh = self.problem.unseen(torch.cat([widths, self.problem.project(partial)]))
         if self._knows_little:
-            first = first_variations(self.problem, count, SPREAD, generator)
+            best = torch.tensor(self.problem.ranked()[0].widths)
+            first = first_variations(self.problem, best, count, SPREAD, generator)
             asked += [self.problem.ask(row, self.proposer) for row in first]
         if len(asked) < count:
             varied = variations(self.problem, PARENTS, VARIATIONS, generator)

@@ -88,11 +88,11 @@ class RangeAcquisition(Acquisition):
 
     def _pool(self, fresh: Tensor, function: Function, macs: float, generator: torch.Generator) -> Tensor:
         """New candidates at a limit `(n, G)`, of which the function's best one is scored."""
+        parents = self._parents(self._known(macs), function)
         if self._knows_little:
-            first = self.problem.unseen(first_variations(self.problem, 1, SPREAD, generator, macs))
+            first = first_variations(self.problem, parents[0], 1, SPREAD, generator, macs)
             if len(first):
                 return first
-        parents = self._parents(self._known(macs), function)
         varied = variations_of(self.problem, parents, VARIATIONS, generator, macs)
         return self.problem.unseen(torch.cat([fresh, varied]))
 

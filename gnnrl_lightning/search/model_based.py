@@ -45,7 +45,8 @@ class ModelBasedSearch(ABC):
         problem.start(from_sensitivity=True)
         count = min(first_count(problem) if self.random is None else self.random, problem.left)
         if count:
-            for widths in first_variations(problem, count, self.spread, generator_for(seed)):
+            best = torch.tensor(problem.ranked()[0].widths)
+            for widths in first_variations(problem, best, count, self.spread, generator_for(seed)):
                 problem.ask(widths, self.name)
         self.improve(problem, seed)
 

@@ -103,20 +103,25 @@ def first_count(problem: SearchProblem) -> int:
 
 
 def first_variations(
-    problem: SearchProblem, count: int, spread: float, generator: torch.Generator, macs: float | None = None
+    problem: SearchProblem,
+    centre: Tensor,
+    count: int,
+    spread: float,
+    generator: torch.Generator,
+    macs: float | None = None,
 ) -> Tensor:
-    """Distinct candidates `(n, G)` around the best one so far that have not been scored; at most `count`.
+    """Distinct candidates `(n, G)` around another one that have not been scored; at most `count`.
 
     Args:
         problem: The search problem.
+        centre: The other candidate `(G,)`.
         count: Number of candidates.
         spread: Standard deviation of their log keep ratios.
         generator: Of the draws.
         macs: Limit in place of the budget's, see `SearchProblem.project`.
     """
-    centre = torch.tensor(problem.ranked()[0].widths, dtype=torch.float64)
     noise = torch.randn(4 * count, len(centre), generator=generator, dtype=torch.float64)
-    varied = problem.project(centre * (spread * noise).exp(), macs)
+    varied = problem.project(centre.double() * (spread * noise).exp(), macs)
     return problem.new(varied, min(count, len(problem.unseen(varied))))
 
 

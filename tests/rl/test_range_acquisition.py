@@ -131,6 +131,27 @@ def test_whole_groups_may_go_at_any_budget():
     assert torch.equal(problem.project(front, 0.8)[-1], front[-1]) and int((front == 0).sum(1).max()) > 1
 
 
+def test_first_candidates_vary_the_best_one_at_their_own_limit(monkeypatch):
+    """The best one at all limits is the widest: narrowed by one factor, it is poor at the others."""
+    given = []
+    monkeypatch.setattr(
+        "gnnrl_lightning.rl.range_acquisition.first_variations",
+        lambda problem, centre, count, spread, generator, macs: (given.append((centre, macs)), centre[None][:0])[1],
+    )
+    graph = trace(Residual(), torch.zeros(1, 3, 10, 10))
+    limits = Budget(macs=0.3, min_width=0).on(graph)
+    evaluate = Landscape(graph, torch.full((len(graph.groups),), 0.7))
+    starting = starting_candidates(graph, limits)
+    agent, problem = searching(SearchProblem(graph, limits, evaluate, 80, starting, lambda: random_sensitivity(graph)))
+    agent.proxy.reset(8, torch.Generator().manual_seed(0))
+    agent.evaluate(agent.proxy.widths, 4, 0)
+    assert len(given) == 4 and len({macs for _, macs in given}) == 4
+    for centre, macs in given:
+        assert bool(problem.limits.met(centre, problem.limits_at(macs)))
+        spent = float(problem.graph.cost.macs(centre)) / problem.limits.dense["macs"]
+        assert macs - spent < 0.15
+
+
 @pytest.mark.parametrize("budget", [Budget(params=0.9), Budget(macs=0.9), Budget(macs=0.1)])
 def test_the_budget_may_lie_outside_the_range_or_limit_no_macs(budget):
     agent, problem = searching(problem_of(limits=budget.on(small_graph())), macs_range=(0.2, 0.5))
