@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
@@ -37,6 +36,7 @@ from gnnrl_lightning.job.stage_options import StageOptions
 from gnnrl_lightning.job.stages import fits_agent, search_and_deliver
 from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.networks import save_weights
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.processes import from_first, rank
 from gnnrl_lightning.report.comparison import comparison_tables, run_line
@@ -142,7 +142,7 @@ class CompressionCLI(RunningCLI):
         if pruned is not None:
             check_exportable(delivery.formats, network, task.example())
         folder, phase = self.open_run(self.resumed), DENSE if pruned is None else PRUNED
-        before, start = copy.deepcopy(network), task.scored(network, self.datamodule.holdout)
+        before, start = independent_copy(network), task.scored(network, self.datamodule.holdout)
         self._train(network, options, folder, phase)
         end = task.scored(network, self.datamodule.holdout)
         if worse(task, start, end):

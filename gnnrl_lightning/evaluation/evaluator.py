@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -18,6 +17,7 @@ from gnnrl_lightning.data.examples import ExampleSet
 from gnnrl_lightning.errors import finite_number
 from gnnrl_lightning.evaluation.racing import Course, estimate, hopeless, random_order, stage_ends
 from gnnrl_lightning.evaluation.result import DIVERGENCE, Evaluation, best_of
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Measured, Objective
 from gnnrl_lightning.objective.protocol import added_up, figures_of
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
@@ -124,7 +124,7 @@ class Evaluator:
     @cached_property
     def _dense(self) -> list[Tree]:
         """Outputs of the dense network for each batch. Train the dense network first."""
-        network = for_inference(copy.deepcopy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
+        network = for_inference(independent_copy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
         with torch.inference_mode():
             return [floats(call(network, to_device(inputs, self.pruner.device))) for inputs, _ in self.batches]
 

@@ -14,8 +14,9 @@ from torch.fx import Node
 from torch.utils._pytree import tree_leaves
 
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.networks import check_runs, eval_mode
+from gnnrl_lightning.networks import check_runs
 from gnnrl_lightning.tracing.program.checks import as_inputs
+from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import exported_program
 from gnnrl_lightning.trees import Tree, count, map_tensors, take
 
@@ -90,14 +91,14 @@ def _exported(network: nn.Module, example: Tree) -> tuple[ExportedProgram, dict[
     # Batch 1 would be specialised, so twice the first example: the values do not matter.
     pair = as_inputs(take(example, torch.zeros(2, dtype=torch.int64)))
     free_batch = map_tensors(lambda tensor: {0: torch.export.Dim.AUTO}, pair)
-    with eval_mode(network):
-        try:
-            program = exported_program(network, pair, dynamic_shapes=free_batch)
-        except (RuntimeError, ValueError, AssertionError):
-            program = None  # code that fixes its batch cannot be traced for others
-        free = program is not None and bool(program.range_constraints)
-        if program is None or not free:
-            program = exported_program(network, as_inputs(example))
+    # Each export gets a copy of its own: the network's code may keep the tensors of a pass, which have no values.
+    try:
+        program = exported_program(shared_copy(network), pair, dynamic_shapes=free_batch)
+    except (RuntimeError, ValueError, AssertionError):
+        program = None  # code that fixes its batch cannot be traced for others
+    free = program is not None and bool(program.range_constraints)
+    if program is None or not free:
+        program = exported_program(shared_copy(network), as_inputs(example))
     program.graph.eliminate_dead_code(lambda node: node.is_impure() and not _is_empty(node))
     program.graph_module.recompile()
     return program, {"batch": ANY if free else f"fixed at {count(example)}"}

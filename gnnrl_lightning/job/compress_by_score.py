@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,6 +28,7 @@ from gnnrl_lightning.job.searched import best_within
 from gnnrl_lightning.job.searching import search_in_memory
 from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.report.progress import quiet_lightning
 from gnnrl_lightning.report.table import as_text, print_scores
 from gnnrl_lightning.rl.environments import Environments
@@ -155,14 +155,14 @@ def compress_by_score(
         options.iterations(problem.limits, problem.evaluation_examples, searcher.episodes_per_iteration)
         environments.prepare(searcher, {SCORE: 0.0}, problem.evaluation_examples)
 
-    scores = {"dense": score_of(score, copy.deepcopy(dense), "the dense network")}
+    scores = {"dense": score_of(score, independent_copy(dense), "the dense network")}
     began = time.perf_counter()
     front = search_in_memory(problem, searcher, environments, seed, "by")
     best, seconds = best_within(problem), time.perf_counter() - began
 
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}
     made = _delivered(pruner, chosen, inputs, options.delivery)
-    scores |= {key: score_of(score, copy.deepcopy(each), f"the {key} network") for key, each in made.items()}
+    scores |= {key: score_of(score, independent_copy(each), f"the {key} network") for key, each in made.items()}
     figures = {
         "network": name,
         "budget": limits.budget.as_record(),
@@ -215,7 +215,7 @@ def _checked_inputs(inputs: Tree) -> Tree:
 
 def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) -> nn.Module:
     """Copy the network to the device, in evaluation mode, and run it once."""
-    dense = copy.deepcopy(network).eval()
+    dense = independent_copy(network).eval()
     check_finite(dense)
     dense.to(device)
     check_runs(dense, take(inputs, slice(2)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +15,7 @@ from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.evaluation.result import Evaluation
 from gnnrl_lightning.job.finetuning import Finetuned, finetune, keyed
 from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.surgery.plan import Plan
@@ -42,7 +42,7 @@ class Cut:
     @cached_property
     def network(self) -> nn.Module:
         """The network to deliver, a copy on the CPU, in evaluation mode."""
-        return copy.deepcopy(self.after.network).cpu().eval()
+        return independent_copy(self.after.network).cpu().eval()
 
     @property
     def widths(self) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from gnnrl_lightning.evaluation.racing import sign_test
 from gnnrl_lightning.job.options import DeliveryOptions
 from gnnrl_lightning.job.task import Task
 from gnnrl_lightning.job.trained import Trained
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.processes import rank
 from gnnrl_lightning.report.costs import cost_figures
 from gnnrl_lightning.runs.folder import DENSE, RunFolder
@@ -85,7 +85,7 @@ def finetune(
         starts = _on_holdout(trained, {**known, **before})
         if trains:
             _warn_near_chance(job.task, {name: figures for name, (_, figures) in starts.items()})
-    after, curves = {name: copy.deepcopy(network) for name, network in before.items()}, {}
+    after, curves = {name: independent_copy(network) for name, network in before.items()}, {}
     for name, network in after.items():
         with zeros_held(network, job.graph.masked):
             curves[name] = job.train(name, network, job.options.finetuning, folder, teacher_of(trained, plans[name]))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, check_stored, load_weights, not_finite
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.objective.trial import try_objective
@@ -141,7 +141,7 @@ class Task:
         """
         if isinstance(self.network, nn.Module):
             check_stored(self.network)
-            return copy.deepcopy(self.network).cpu().eval()
+            return independent_copy(self.network).cpu().eval()
         network = self.network.build(self.seed).eval()
         check_stored(network)
         return network

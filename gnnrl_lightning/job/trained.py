@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from gnnrl_lightning.job.identity import named_tensors, sha256_of
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.trial import make_sensitivity
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
 from gnnrl_lightning.rl.env.reward import find_reward
@@ -57,7 +57,7 @@ def train(checked: Checked, folder: RunFolder | None = None) -> Trained:
     if not job.task.trained:
         if folder is None:
             raise UserError(f"{job.task.path} is not trained: give its checkpoint, or a folder to train it in")
-        network = copy.deepcopy(checked.network)
+        network = independent_copy(checked.network)
         job.train(DENSE, network, job.options.pretraining, folder)
     pruner = Pruner(
         job.graph,

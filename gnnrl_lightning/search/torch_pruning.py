@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
 from gnnrl_lightning.tracing.groups import ChannelGroup
 from gnnrl_lightning.trees import call
@@ -59,7 +59,7 @@ class TorchPruning:
         """Widths of torch-pruning's network at a pruning ratio."""
         import torch_pruning  # pyright: ignore[reportMissingImports]
 
-        graph, network = problem.graph, copy.deepcopy(problem.network)
+        graph, network = problem.graph, independent_copy(problem.network)
         prunable = {member.parameter.rpartition(".")[0] for group in graph.groups for member in _made_by(group)}
         layers = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
         ignored: list[nn.Module] = [

@@ -151,7 +151,7 @@ def fuse_convolutions(network: nn.Module) -> nn.Module:
     Args:
         network: A network in evaluation mode with folded batch norms.
     """
-    if not can_fuse(network) or _hooked(network):  # torch.fx does not see the hooks
+    if not can_fuse(network) or any(map(hooked, network.modules())):  # torch.fx does not see what hooks do
         return network
     try:
         graph = _Tracer().trace(network)
@@ -182,7 +182,7 @@ class _Chain:
 def _chain(node: fx.Node, modules: Mapping[str, nn.Module]) -> _Chain | None:
     """Return the nodes that can be fused with the convolution at `node`, or None."""
     module = modules.get(str(node.target)) if node.op == "call_module" else None
-    if not isinstance(module, nn.Conv2d) or type(module) is not nn.Conv2d or _hooked(module):
+    if not isinstance(module, nn.Conv2d) or type(module) is not nn.Conv2d:
         return None
     if isinstance(module.padding, str) or module.padding_mode != "zeros" or len(node.args) != 1 or node.kwargs:
         return None
@@ -243,8 +243,7 @@ def _is_addition_to(node: fx.Node, output: fx.Node) -> bool:
 
 def _activation(node: fx.Node, modules: Mapping[str, nn.Module]) -> Activation | None:
     if node.op == "call_module":
-        module = modules[str(node.target)]
-        return None if _hooked(module) else MODULES.get(type(module))
+        return MODULES.get(type(modules[str(node.target)]))
     plain = len(node.args) == 1 and node.kwargs.keys() <= {"inplace"}
     return FUNCTIONS.get(_called(node)) if plain and _called(node) is not None else None
 
@@ -262,13 +261,14 @@ def _writes(node: fx.Node, modules: Mapping[str, nn.Module]) -> bool:
     return False
 
 
-def _hooked(module: nn.Module) -> bool:
+def hooked(module: nn.Module) -> bool:
+    """Whether a module has hooks that are called in its forward pass."""
     return bool(module._forward_hooks or module._forward_pre_hooks)
 
 
 def _drop_identities(graph: fx.Graph, modules: Mapping[str, nn.Module]) -> None:
     for node in list(graph.nodes):
         module = modules.get(str(node.target)) if node.op == "call_module" else None
-        if type(module) is nn.Identity and len(node.args) == 1 and not _hooked(module):
+        if type(module) is nn.Identity and len(node.args) == 1:
             node.replace_all_uses_with(node.args[0])
             graph.erase_node(node)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import nn
-from torch.nn.utils import fuse_conv_bn_eval, fuse_linear_bn_eval
+from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
 
 from gnnrl_lightning.speed.fusion import fuse_convolutions
 from gnnrl_lightning.surgery.layers import Layer
@@ -35,7 +35,7 @@ def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.
 
 
 def fold_batch_norms(network: nn.Module, layers: Mapping[str, Layer]) -> None:
-    """Fold every batch norm that is a layer's only reader into that layer, in place, and replace it by an identity.
+    """Fold every batch norm that is a layer's only reader into that layer, in place, and make it an identity.
 
     Only PyTorch's own modules are folded: a subclass may compute something else.
 
@@ -58,7 +58,11 @@ def fold_batch_norm(network: nn.Module, path: str, norm_path: str) -> None:
         norm_path: Path of the batch norm.
     """
     module, norm = network.get_submodule(path), network.get_submodule(norm_path)
-    fold = fuse_conv_bn_eval if type(module) in CONVOLUTIONS else fuse_linear_bn_eval
-    if type(module) in (*CONVOLUTIONS, nn.Linear) and type(norm) in BATCH_NORMS:
-        network.set_submodule(path, fold(module, norm))  # pyright: ignore[reportArgumentType]
-        network.set_submodule(norm_path, nn.Identity())
+    if type(module) not in (*CONVOLUTIONS, nn.Linear) or type(norm) not in BATCH_NORMS:
+        return
+    numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
+    fuse = fuse_linear_bn_weights if type(module) is nn.Linear else fuse_conv_bn_weights
+    module.weight, module.bias = fuse(module.weight, module.bias, *numbers)  # pyright: ignore[reportArgumentType]
+    norm.__class__ = nn.Identity  # not another module in its place: the network may hold it under other names as well
+    norm._parameters.clear()
+    norm._buffers.clear()

@@ -9,7 +9,6 @@ same ONNX graph but for weights and groups, so one is exported, and the others a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +21,7 @@ from torch.fx import Node
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.exporting.onnx_runtime import as_onnx, check_onnx, fed, session
 from gnnrl_lightning.exporting.program import exported
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.speed.backend import FEW_POINTS, Backend, Pass, Prepared
 from gnnrl_lightning.speed.inference import fold_batch_norm
 from gnnrl_lightning.speed.joined import as_module, joined_uses
@@ -51,7 +51,7 @@ class Template:
 
     def _folded(self, network: nn.Module) -> nn.Module:
         """Fold batch norms, as the exporter does, but so that initializers keep the names of parameters."""
-        folded = copy.deepcopy(network)
+        folded = independent_copy(network)
         for path, norm_path in self._norms:
             fold_batch_norm(folded, path, norm_path)
         return folded

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import nn
 
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.report.progress import ShownSteps, hidden_steps
 from gnnrl_lightning.speed.backend import NETWORK, Cell, Pass, Prepare, Prepared, Shaped
 from gnnrl_lightning.speed.backends import BACKENDS
@@ -107,7 +107,7 @@ class RealTimer:
         return made, floats(to_device(given, self.device), self.dtype)
 
     def _network(self, network: nn.Module) -> Loaded:
-        return copy.deepcopy(network).eval().to(self.device, self.dtype), self.batch
+        return independent_copy(network).eval().to(self.device, self.dtype), self.batch
 
     def _measured(self, makers: Sequence[Callable[[], Pass]], rounds: int, what: str) -> list[float]:
         clock, reference = clock_of(self.device, self.threads), reference_operator(self.device)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.options import AUTO
 from gnnrl_lightning.speed.inference import PRECISIONS
@@ -143,7 +143,7 @@ class Step:
     def __init__(
         self, network: nn.Module, inputs: Tree, targets: Tree, objective: Objective, precision: str, last: bool
     ) -> None:
-        self.network = copy.deepcopy(network).train()
+        self.network = independent_copy(network).train()
         self.inputs, self.targets, self.objective, self.precision = inputs, targets, objective, precision
         if last:
             self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]

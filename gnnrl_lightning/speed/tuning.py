@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
 from gnnrl_lightning.speed.memory import keep_freed_memory
@@ -80,7 +80,7 @@ def tune(
     reference = None
     with torch.inference_mode():
         for name in sorted(PRECISIONS, key=lambda name: name != REFERENCE):
-            fast = for_inference(copy.deepcopy(network).eval(), layers, PRECISIONS[name])
+            fast = for_inference(independent_copy(network).eval(), layers, PRECISIONS[name])
             given = channels_last(floats(inputs, PRECISIONS[name]))
             parts = split(take(given, slice(CHECKED)), sizes[0])
             try:

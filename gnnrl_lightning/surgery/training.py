@@ -12,10 +12,11 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.errors import first_line
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, explain_shapes
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import training_error
-from gnnrl_lightning.tracing.program.copies import on_meta, structural_copy
+from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.program.export import Inputs, two_examples
 from gnnrl_lightning.trees import to_device
 
@@ -42,7 +43,7 @@ def explain_training(network: nn.Module, inputs: Inputs, prune: Prune) -> Fault:
     found = _fault(network, inputs, prune)
     assert found is not None
     error, tested, given = found
-    small, dense = (item.train() for item in (prune(tested), structural_copy(tested, {})))
+    small, dense = (item.train() for item in (prune(tested), independent_copy(tested)))
     fault = explain_shapes(str(error), small, dense, two_examples(given), {})
     return replace(fault, reason=f"in training mode, {fault.reason}", training=True)
 

@@ -19,7 +19,6 @@ SENSITIVITIES.register("mine", my_measure)  # then available by name in Python a
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.importance import keep_best
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.registry import Registry, as_callable
 from gnnrl_lightning.repair.reconstruction import fit_to_moments
 from gnnrl_lightning.repair.table import REPAIRS
@@ -162,7 +162,7 @@ def measure_outputs(
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
     batches = [channels_last(batch) for batch in pruner.batches()]
     with torch.no_grad():
-        fast = for_inference(copy.deepcopy(pruner.network).eval(), pruner.layers)
+        fast = for_inference(independent_copy(pruner.network).eval(), pruner.layers)
         dense = [call(fast, batch) for batch in batches]
         for number, group in enumerate(graph.groups):
             known = {group.width: 0.0}

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gnnrl_lightning.tracing.program.copies import PLAIN
+from gnnrl_lightning.networks.copies import PLAIN
 
 Keys = tuple[Hashable, ...]
 """Name of an attribute, and where the number is nested in it: names of attributes, keys and indices."""

@@ -11,8 +11,9 @@ from types import CodeType, FunctionType
 from torch import nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.tracing.keep import keep_layers
-from gnnrl_lightning.tracing.program.copies import shared_copy, structural_copy
+from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import Inputs, export, run, two_examples, unused_tensors
 from gnnrl_lightning.tracing.sizes.blocks import settle_blocks
 from gnnrl_lightning.tracing.sizes.carry import walk, walk_training
@@ -69,7 +70,7 @@ def _walk_training(walked: Walk, network: nn.Module, inputs: Inputs, parameters:
 
 def training_error(network: nn.Module, inputs: Inputs) -> Exception | None:
     """Run a copy of the network in training mode, on two examples, and return the error that it raises, or None."""
-    copied = structural_copy(network, {}).train()  # its statistics change
+    copied = independent_copy(network).train()  # its statistics change
     try:
         run(copied, two_examples(inputs))
     except Exception as error:  # the network's own code may raise anything

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError, finite_number, with_place
 from gnnrl_lightning.networks import eval_mode, not_finite
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.training.distillation import Teacher
 from gnnrl_lightning.training.mixup import check_mixable
@@ -92,7 +92,7 @@ def try_step(network: nn.Module, options: TrainingOptions, objective: Objective,
     """
     name = f"objective {type(objective).__name__}"
     with isolate_rng(), torch.enable_grad():
-        copied = copy.deepcopy(network).train()
+        copied = independent_copy(network).train()
         optimizer = make_optimizer(
             options.optimizer,
             copied.parameters(),

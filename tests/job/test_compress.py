@@ -3,6 +3,7 @@
 import copy
 import logging
 import sys
+import threading
 from functools import partial
 
 import pytest
@@ -68,6 +69,42 @@ def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkey
     )
     assert "Sequential on digits" in str(delivered) and "\x1b" not in str(delivered)
     assert reported == [] and capsys.readouterr() == ("", "")
+
+
+class Kept(torch.nn.Module):
+    """Reads what a hook keeps of a hidden layer; another one notes its width."""
+
+    def __init__(self):
+        super().__init__()
+        self.flat, self.hidden = torch.nn.Flatten(), torch.nn.Linear(64, 24)
+        self.head, self.kept, self.width = torch.nn.Linear(24, 10), {}, 0
+        self.hidden.register_forward_hook(lambda module, args, output: self.kept.update(hidden=output))
+        self.head.register_forward_pre_hook(lambda module, args: setattr(self, "width", args[0].shape[1]))
+
+    def forward(self, x):
+        self.hidden(self.flat(x))
+        return self.head(self.kept["hidden"].relu())
+
+
+def test_hooks_act_on_the_network_that_has_them():
+    network, x = Kept(), torch.rand(3, 1, 8, 8)
+    expected = network(x)  # with gradients, as after a training
+    kept = network.kept["hidden"]
+    delivered = compress(network, Digits(), Budget(macs=0.5), by="uniform", options=options_of(**SHORT)).network
+    assert network.kept["hidden"] is kept and network.width == 24 and torch.equal(network(x), expected)
+    kept, outputs = network.kept["hidden"], delivered(x)
+    assert delivered.width == delivered.hidden.out_features == delivered.kept["hidden"].shape[1] < 24
+    assert network.kept["hidden"] is kept and network.width == 24
+    with torch.no_grad():
+        network.hidden.weight.zero_()
+    assert torch.equal(delivered(x), outputs)
+
+
+def test_a_network_that_cannot_be_copied_is_refused_at_once(network, monkeypatch):
+    monkeypatch.setattr(Task, "trace", None)
+    network.guard = threading.Lock()
+    with pytest.raises(UserError, match=r"^Sequential cannot be copied, because of guard: cannot pickle .*lock"):
+        compress(network, Digits(), Budget(macs=0.5))
 
 
 def test_each_network_is_tested_once(network, monkeypatch):

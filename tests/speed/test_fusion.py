@@ -145,6 +145,14 @@ def test_a_network_with_hooks_of_its_own_keeps_them():
     assert fuse_convolutions(network) is network
 
 
+def test_what_hooks_keep_is_that_of_the_present_inputs():
+    """Code that reads it is not traced: torch.fx would make a constant of what the last inputs have left."""
+    network = Net(lambda net, x: (net.relu(net.a(x)), net.kept)[1] + net.b(x))
+    network.relu.register_forward_hook(lambda module, args, output: setattr(network, "kept", output))
+    network(torch.randn(2, 4, 6, 6))
+    assert not fused(compare(network, torch.randn(2, 4, 6, 6)))
+
+
 def test_geometry_and_one_image_without_a_batch():
     network = Net(FUSED["module"])
     network.a = nn.Conv2d(4, 6, (3, 5), stride=(1, 2), padding=(2, 1), dilation=(2, 1), groups=2, bias=False)

@@ -86,8 +86,15 @@ class _DataDetached(TorchFunctionMode):
 
 
 def exported_program(network: nn.Module, inputs: Inputs, **options: Any) -> ExportedProgram:
-    """Call `torch.export.export`, which raises what it raises, with its further arguments."""
-    with _DataDetached():
+    """Call `torch.export.export`, which raises what it raises, with its further arguments.
+
+    Args:
+        network: The network; what its code keeps of a pass has no values afterwards, see `shared_copy`.
+        inputs: Arguments of `forward`.
+        options: Further arguments of `torch.export.export`.
+    """
+    with _DataDetached(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)  # that code keeps something
         return torch.export.export(network, *arguments(inputs), strict=False, **options)
 
 
@@ -231,9 +238,7 @@ def _quiet() -> Iterator[None]:
     try:
         for logger in loggers:
             logger.setLevel(logging.CRITICAL)
-        with warnings.catch_warnings(), redirect_stderr(printed):
-            # What the code keeps of a pass stays in the copy that is exported.
-            warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)
+        with redirect_stderr(printed):
             yield
         sys.stderr.write(printed.getvalue())  # of the network's own code
     finally:

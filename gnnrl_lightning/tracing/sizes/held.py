@@ -15,8 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.tracing.numbers import Keys, numbers_of, set_number
-from gnnrl_lightning.tracing.program.copies import structural_copy
 from gnnrl_lightning.tracing.program.sources import source_of_error
 from gnnrl_lightning.tracing.records import SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.recorder import Call, Given, Recorder, Sizes
@@ -77,7 +77,7 @@ class Module:
         return "" if error is None else source_of_error(error)
 
     def _run(self, recorder: Recorder, values: Mapping[Keys, int], resize: Resize | None) -> Exception | None:
-        copied = structural_copy(self.module, {})
+        copied = independent_copy(self.module)
         for keys, value in values.items():
             set_number(copied, keys, value)
         for child in copied.modules():

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy, structural_copy
+from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy
 from tests.support.networks_code import Normed
 
 
@@ -46,15 +46,6 @@ def test_a_shared_copy_shares_what_is_trained_and_keeps_its_own_history():
     assert network.nested["list"][0] is not None
 
 
-def test_a_copy_is_in_the_mode_of_its_network():
-    """Copies of graph modules come in training mode."""
-    network = torch.fx.symbolic_trace(nn.Sequential(nn.BatchNorm2d(3), nn.ReLU()).eval()).eval()
-    getattr(network, "1").train()
-    copied = converted_copy(network, lambda name, tensor: tensor.clone())
-    assert [module.training for module in copied.modules()] == [module.training for module in network.modules()]
-    assert [module.training for module in copied.modules()] == [False, False, True]
-
-
 class Functions(nn.Module):
     """A hook keeps a feature map, and a function of the module scales it: both name the module in their code."""
 
@@ -74,19 +65,6 @@ class Functions(nn.Module):
     def forward(self, x):
         self.stem(x)
         return self.head(self.scaled(self.maps["stem"].mean((2, 3))))
-
-
-def test_functions_of_a_copy_refer_to_the_copy():
-    network, x = Functions(), torch.rand(2, 3, 4, 4)
-    expected = network(x)
-    kept = network.maps["stem"]
-    copied = structural_copy(network, {"scale": torch.zeros(6)})
-    assert torch.equal(copied(x), copied.head.bias.expand(2, -1))
-    assert network.maps["stem"] is kept and copied.maps["stem"] is not kept
-    assert torch.equal(network(x), expected)
-    holder = nn.ReLU()
-    holder.scaled = network.scaled
-    assert structural_copy(holder, {}).scaled is network.scaled  # what it refers to is no part of the copy
 
 
 def test_networks_with_such_functions_are_pruned_and_keep_no_tensor_of_the_trace():
