@@ -18,6 +18,7 @@ from gnnrl_lightning.report.costs import (
     cost_names,
     latency_batch,
     latency_line,
+    milliseconds,
     readable,
     saves_little_time,
     shown_costs,
@@ -83,7 +84,7 @@ def _cells(
     after = row[f"{primary}_test"] if before is None else row[f"{primary}_test_after"]
     return [
         *(part for name in costs for part in (readable(row[name]), _share(row[name] / dense[name]))),
-        f"{row['latency_ms']:.2f}",
+        milliseconds(row["latency_ms"]),
         _share(row["latency_ms"] / dense["latency_ms"]),
         "" if before is None else figure.text(before),
         figure.text(after),

@@ -211,14 +211,16 @@ def _results(records: Sequence[RunRecord]) -> str:
 
 def _cells(record: RunRecord, result: Mapping[str, Any]) -> list[str]:
     """The cells of a run, without its name."""
-    dense, ours, search, figure = result["dense"], result["pruned"], result["search"], record.figure
+    dense, ours, figure = result["dense"], result["pruned"], record.figure
+    searches = [stage["search"] for stage in result.get("stages", ())] or [result["search"]]
+    evaluations, seconds = ([each[name] for each in searches if name in each] for name in ("evaluations", "seconds"))
     reference, after = dense[f"{record.primary}_test"], ours[f"{record.primary}_test_after"]
     uniform = figure.text(result["uniform"][f"{record.primary}_test_after"]) if "uniform" in result else ""
     return [
         figure.text(reference), uniform, figure.text(after), figure.text(after - reference, sign=True),
         percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
         percent(ours["latency_ms"] / dense["latency_ms"], 0),
-        str(search.get("evaluations", "")), f"{search['seconds']:.0f}" if "seconds" in search else "",
+        str(sum(evaluations)) if evaluations else "", f"{sum(seconds):.0f}" if seconds else "",
     ]  # fmt: skip
 
 
