@@ -124,10 +124,10 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"{figure.label} on the holdout {found} before fine-tuning")
         return
     agent = search["agent_best"]
-    best = "none" if agent is None else figure.with_unit(agent)
+    best = "" if agent is None else f", the agent's own best {figure.with_unit(agent)}"
     console.print(
-        f"{finder(search)}; {figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, "
-        f"the agent's own best {best}",
+        f"{finder(search)}; {figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}"
+        f"{best}",
         soft_wrap=True,
     )
     if search.get("finals"):

@@ -89,8 +89,10 @@ def comparison_page(name: str, command: str, configuration: str, found: Mapping[
     with styled():
         for kind, budget, drawn in comparison_figures(found, journals):
             shown = svg(drawn, f"{kind}-{sum(map(len, figures.values()))}", TEXTS[kind][0])
-            caption = _measured(found, budget) + TEXTS[kind][1] if kind in TESTED else TEXTS[kind][1]
-            figures.setdefault(budget, []).append(markup.figure(shown, TEXTS[kind][0], caption))
+            title, caption = TEXTS[kind]
+            if kind in TESTED:
+                caption = f"{caption.rstrip('.')}: {_measured(found, budget)}."
+            figures.setdefault(budget, []).append(markup.figure(shown, title, caption))
     title = f"{found['network']} on {found['dataset']}: search methods compared"
     parts = [
         markup.heading(title, 1),
@@ -120,7 +122,7 @@ def _measured(found: Mapping[str, Any], budget: str) -> str:
     """Say which figure is drawn of the runs of a budget, or of all."""
     primary, figure = primary_figure(found)
     rows = [row for row in found["rows"] if budget in (ALL, str(row["budget"]))]
-    return f"{figure.label} {where(last_stage(rows, primary), primary)}. "
+    return f"{figure.label} {where(last_stage(rows, primary), primary)}"
 
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[str]:

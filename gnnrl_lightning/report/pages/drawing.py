@@ -47,6 +47,9 @@ SCALE = tuple(PALETTE[f"scale{number}"][0] for number in range(1, 6))
 WIDTH, HEIGHT = 5.0, 3.1
 """Size of a figure, inches. A page shows it 360 to 620 pixels wide, and its text stays between 9 and 15 pixels."""
 
+STEPS = {2.0: (1.0,), 0.9: (1.0, 2.0, 5.0), 0.4: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)}
+"""Least number of decades of a logarithmic axis -> labelled numbers of a decade; at least two are within the axis."""
+
 STYLE: Any = {
     "font.size": 9,
     "font.family": ["DejaVu Sans"],
@@ -124,8 +127,8 @@ def logarithmic(axes: Axes) -> None:
     axes.set_yscale("log")
     low, high = sorted(axes.get_ylim())
     decades = math.log10(high / low)
-    steps = (1.0,) if decades > 2 else (1.0, 2.0, 5.0)
-    axes.yaxis.set_major_locator(LogLocator(subs=steps) if decades > 1 else MaxNLocator(4))
+    steps = next((steps for least, steps in STEPS.items() if decades > least), None)
+    axes.yaxis.set_major_locator(MaxNLocator(4) if steps is None else LogLocator(subs=steps))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.yaxis.set_minor_formatter(NullFormatter())
 

@@ -177,7 +177,7 @@ def _found(record: RunRecord) -> Iterator[str]:
     found = f"in the last stage {finder(search)}" if stages else finder(search)
     scored = len(record.candidates)
     if scored < search["evaluations"]:
-        found += f"; {scored} of the evaluations are candidates, the others converted passes over examples"
+        found += f"; candidates: {scored}, the other evaluations are converted passes over examples"
     yield (
         f"{found[0].upper()}{found[1:]}. This is one run: small differences may be chance, `compare` repeats a search "
         "with several seeds."

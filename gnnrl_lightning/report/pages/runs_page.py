@@ -145,11 +145,12 @@ def _against(records: Sequence[RunRecord], shares: str) -> Figure:
     """Draw the score after fine-tuning against a share of the dense network's cost, a key of `SHARES`."""
     drawing, (axes,) = canvas()
     figure, (label, share) = records[0].figure, SHARES[shares]
-    for name, colour, shape, legible in (("uniform", UNIFORM, "s", "uniform"), ("pruned", OURS, "o", "ours")):
+    looks = (("uniform", UNIFORM, "s", "uniform", -11), ("pruned", OURS, "o", "ours", 4))  # numbers below and above
+    for name, colour, shape, legible, above in looks:
         axes.plot([], [], shape, color=colour, label=legible)
         for place, numbers in _places(records, name, share).items():
             axes.scatter(*place, s=34, color=colour, marker=shape, zorder=3)
-            axes.annotate(numbers, place, (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
+            axes.annotate(numbers, place, (5, above), textcoords="offset points", color=colour, fontsize=8.5)
     for value in {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--", zorder=1)
     axes.plot([], [], "--", color=MUTED, linewidth=1, label="dense")

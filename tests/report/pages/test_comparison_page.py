@@ -109,7 +109,7 @@ def test_figures_say_where_they_are_measured(found):
     page = comparison_page("mine", "x", "", {**found, "rows": rows, **summarise(rows, "agent", "top1")}, lambda *_: [])
     sections = page.split("<h2>Figures, budget")[1:]
     for section, said in zip(sections, ("before fine-tuning", "after fine-tuning"), strict=True):
-        assert section.count(f"top-1 on the test set, {said}. ") == 2  # every run, and differences
+        assert section.count(f": top-1 on the test set, {said}.") == 2  # every run, and differences
 
 
 def test_long_names_of_methods_leave_room_for_the_data(found):

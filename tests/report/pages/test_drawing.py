@@ -22,9 +22,10 @@ def test_colours_stand_out_from_the_page(role, mode):
     assert (light + 0.05) / (dark + 0.05) >= LEAST[role]
 
 
-@pytest.mark.parametrize(
-    ("low", "high"), [(0.25, 0.45), (0.9, 1.1), (0.02, 0.6), (0.03, 0.2), (1e-4, 20), (1e-7, 1e8), (2.0, 2.0)]
-)
+RANGES = [(0.25, 0.45), (0.9, 1.1), (0.02, 0.6), (0.03, 0.2), (0.045, 0.17), (0.11, 0.26), (1e-4, 20), (1e-7, 1e8)]
+
+
+@pytest.mark.parametrize(("low", "high"), [*RANGES, (2.0, 2.0)])
 def test_a_logarithmic_axis_has_some_plain_numbers(low, high):
     axes = Figure(figsize=(5, 2)).subplots()
     axes.plot([0, 1], [low, high])

@@ -167,8 +167,6 @@ def test_short_names_are_written_horizontally():
 
 
 def test_evaluations_that_are_no_candidates_are_told(page):
-    assert (
-        "96 evaluations, 42 s; 4 of the evaluations are candidates, the others converted passes over examples" in page
-    )
+    assert "in 96 evaluations, 42 s; candidates: 4, the other evaluations are converted passes over examples." in page
     search = {**RESULT["search"], "evaluations": 4}
     assert "converted passes" not in run_page(run_record(result={**RESULT, "search": search}))
