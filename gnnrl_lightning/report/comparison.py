@@ -15,6 +15,12 @@ from gnnrl_lightning.report.paired import Spread, paired_difference
 
 STAGES = {"search": "search", "test_before": "test", "test_after": "tuned"}
 """Split and phase of the primary figure -> heading."""
+WHERE = {
+    "search": "on the holdout",
+    "test_before": "on the test set, before fine-tuning",
+    "test_after": "on the test set, after fine-tuning",
+}
+"""Split and phase of the primary figure -> the same in words."""
 LATENCY = f"latency_measured{RATIO}"
 """Key of a row: measured latency, relative to that of the dense network."""
 SHARES = {f"macs{RATIO}": "MACs", LATENCY: "time"}
@@ -26,6 +32,11 @@ MEANS = ("evaluations", "examples", "seconds")
 def headings(primary: str) -> dict[str, str]:
     """Key of a row -> its heading, of the primary figure with this name."""
     return {f"{primary}_{stage}": heading for stage, heading in STAGES.items()}
+
+
+def where(key: str, primary: str) -> str:
+    """Say on which examples, and before or after fine-tuning, a key of a row is measured."""
+    return WHERE[key.removeprefix(f"{primary}_")]
 
 
 def summarise(rows: Sequence[Mapping[str, Any]], agent: str | None, primary: str) -> dict[str, Any]:

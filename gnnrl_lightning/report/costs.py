@@ -90,6 +90,11 @@ def cost_figures(row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: row[key] for name in cost_names(row) for key in (name, f"{name}{RATIO}")}
 
 
+def milliseconds(latency: float) -> str:
+    """Format a latency in milliseconds: two digits behind the point, three below 1 ms."""
+    return f"{latency:.{2 if latency >= 1 else 3}f}"
+
+
 def unit_prefix(size: float) -> tuple[float, str]:
     """Return the largest unit of at most this size, 1e9, 1e6, 1e3 or 1, and its prefix, which is empty for 1."""
     return next(((unit, prefix) for unit, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")) if size >= unit), (1.0, ""))

@@ -18,6 +18,7 @@ from gnnrl_lightning.report.costs import (
     cost_names,
     latency_batch,
     latency_line,
+    milliseconds,
     readable,
     saves_little_time,
     shown_costs,
@@ -83,7 +84,7 @@ def _cells(
     after = row[f"{primary}_test"] if before is None else row[f"{primary}_test_after"]
     return [
         *(part for name in costs for part in (readable(row[name]), _share(row[name] / dense[name]))),
-        f"{row['latency_ms']:.2f}",
+        milliseconds(row["latency_ms"]),
         _share(row["latency_ms"] / dense["latency_ms"]),
         "" if before is None else figure.text(before),
         figure.text(after),
@@ -123,10 +124,10 @@ def print_result(result: Mapping[str, Any], console: Console | None = None) -> N
         console.print(f"{figure.label} on the holdout {found} before fine-tuning")
         return
     agent = search["agent_best"]
-    best = "none" if agent is None else figure.with_unit(agent)
+    best = "" if agent is None else f", the agent's own best {figure.with_unit(agent)}"
     console.print(
-        f"{finder(search)}; {figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}, "
-        f"the agent's own best {best}",
+        f"{finder(search)}; {figure.label} on the holdout {figure.with_unit(result['pruned'][f'{primary}_search'])}"
+        f"{best}",
         soft_wrap=True,
     )
     if search.get("finals"):

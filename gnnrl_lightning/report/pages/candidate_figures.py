@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
@@ -13,16 +14,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.objective import Figure as Scale
+from gnnrl_lightning.report.comparison import in_words
 from gnnrl_lightning.report.costs import RATIO, cost_names
 from gnnrl_lightning.report.pages.drawing import (
     INK,
     MUTED,
+    OTHER,
     OURS,
     PAPER,
     START,
     UNIFORM,
     canvas,
     legend,
+    literal,
+    logarithmic,
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import RunRecord
@@ -41,7 +46,7 @@ class Mark:
 
 STARTING = Mark("starting candidates", START, "^", 36)
 MARKS = {"agent": Mark("agent", OURS, "o", 26), "uniform": Mark("uniform", UNIFORM, "s", 42)}
-"""Proposer -> its mark; every other one proposes starting candidates."""
+"""Proposer -> its mark; others propose starting candidates, or are search methods."""
 REWARD = Scale("reward", higher_is_better=True)
 
 
@@ -121,8 +126,10 @@ def _spread_metric(points: Sequence[Mapping[str, Any]]) -> str:
 
 def _scatter(axes: Axes, points: Sequence[Mapping[str, Any]], across: Sequence[float], values: Sequence[float]) -> None:
     """Draw candidates by proposer; hollow marks are estimates of dropped ones."""
-    marks = [MARKS.get(item["proposer"], STARTING) for item in points]
-    for mark in (MARKS["agent"], STARTING, MARKS["uniform"]):
+    proposers = Counter(item["proposer"] for item in points)
+    known = {name: _mark(name, count, len(points)) for name, count in proposers.items()}
+    marks = [known[item["proposer"]] for item in points]
+    for mark in sorted(set(known.values()), key=lambda mark: (mark == MARKS["uniform"], mark == STARTING, mark.label)):
         own = [i for i, each in enumerate(marks) if each is mark]
         if own:
             faces = ["none" if points[i]["dropped"] else mark.colour for i in own]
@@ -136,10 +143,17 @@ def _scatter(axes: Axes, points: Sequence[Mapping[str, Any]], across: Sequence[f
         axes.scatter([], [], s=26, marker="o", c="none", edgecolors=MUTED, label="dropped, an estimate")
 
 
+def _mark(proposer: str, count: int, total: int) -> Mark:
+    """Return the mark of a proposer: each starting candidate has its own one, a search method proposes several."""
+    if proposer in MARKS or (count == 1 and total > 1):
+        return MARKS.get(proposer, STARTING)
+    return Mark(literal(in_words(proposer)), OTHER, "D", 24)
+
+
 def _better_up(axes: Axes, values: Sequence[float], scale: Scale) -> None:
     """Turn the better end of the vertical axis up; a linear one leaves out what is far worse and flattens the rest."""
     if scale.logarithmic:
-        axes.set_yscale("log")
+        logarithmic(axes)
     if not scale.higher_is_better:
         axes.invert_yaxis()
     merits = [scale.merit(value) for value in values if math.isfinite(value)]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean
+from textwrap import wrap
 from typing import Any
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from gnnrl_lightning.objective import Figure as Scale
@@ -31,6 +33,8 @@ LINES = tuple(zip((OURS, UNIFORM, START, OTHER, DENSE, INK), ("-", "--", "-.", "
 """Colour, line and mark of each series; one figure has at most as many."""
 ROW = 0.26
 """Height of a method, inches."""
+CHARACTERS = 28
+"""Maximum length of a line of a method's name."""
 
 
 def last_stage(rows: Sequence[Mapping[str, Any]], primary: str) -> str:
@@ -49,14 +53,12 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
     key = last_stage(rows, primary)
     values = {name: [row[key] for row in rows if row["method"] == name] for name in {row["method"]: 0 for row in rows}}
     order = sorted(values, key=lambda name: figure.merit(fmean(values[name])))
-    drawing, (axes,) = canvas(height=0.9 + ROW * len(order))
+    drawing, axes = _rows(order)
     for at, name in enumerate(order):
         colour = OURS if name == _agent(found) else OTHER
         axes.scatter(values[name], [at] * len(values[name]), s=22, color=colour, zorder=3)
         mean = fmean(values[name])
         axes.vlines(mean, at - 0.32, at + 0.32, color=INK, linewidth=1.6, zorder=4)
-    axes.set_yticks(range(len(order)), [literal(in_words(name)) for name in order])
-    axes.set_ylim(-0.6, len(order) - 0.4)
     axes.set_xlabel(figure.label + unit_of(figure))
     return drawing
 
@@ -64,7 +66,7 @@ def methods_figure(found: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) 
 def front_figure(found: Mapping[str, Any]) -> Figure | None:
     """Draw the last figure of every run over its measured latency, of all budgets.
 
-    Colours are methods, and marks are the widths that the budget allows.
+    Colours are methods, and marks are the widths that the budget allows if these differ, else also methods.
 
     Args:
         found: Contents of compare.json.
@@ -78,16 +80,17 @@ def front_figure(found: Mapping[str, Any]) -> Figure | None:
     primary, figure = primary_figure(found)
     key = last_stage(rows, primary)
     drawing, (axes,) = canvas()
-    colours = dict.fromkeys(row["method"] for row in rows)
-    colours = {name: colour for name, (colour, _, _) in zip(colours, LINES, strict=False)}
-    marks = dict.fromkeys(_widths(row) for row in rows)
-    marks = {name: mark for name, (_, _, mark) in zip(marks, LINES, strict=False)}
+    methods = dict.fromkeys(row["method"] for row in rows)
+    looks = {name: (colour, mark) for name, (colour, _, mark) in zip(methods, LINES, strict=False)}
+    widths = dict.fromkeys(_widths(row) for row in rows)
+    marks = {name: mark for name, (_, _, mark) in zip(widths, LINES, strict=False)} if len(widths) > 1 else {}
     for row in rows:
-        colour, mark = colours.get(row["method"], MUTED), marks.get(_widths(row), ".")
+        colour, mark = looks.get(row["method"], (MUTED, "."))
+        mark = marks.get(_widths(row), ".") if marks else mark
         axes.scatter(100 * row[LATENCY], row[key], s=24, color=colour, marker=mark, zorder=3)
-    for name, colour in colours.items():
-        axes.scatter([], [], s=24, color=colour, label=literal(in_words(name)))
-    for name, mark in marks.items() if len(marks) > 1 else ():
+    for name, (colour, mark) in looks.items():
+        axes.scatter([], [], s=24, color=colour, marker="o" if marks else mark, label=literal(in_words(name)))
+    for name, mark in marks.items():
         axes.scatter([], [], s=24, color=MUTED, marker=mark, label=name)
     axes.set(xlabel="measured latency, % of the dense network's", ylabel=figure.label + unit_of(figure))
     if not figure.higher_is_better:
@@ -111,19 +114,16 @@ def differences_figure(found: Mapping[str, Any], paired: Sequence[Mapping[str, A
         key: Figure to draw.
     """
     _, figure = primary_figure(found)
-    entries = sorted(
-        (entry for entry in paired if entry["metric"] == key), key=lambda entry: figure.merit(entry["mean"])
-    )
+    entries = [entry for entry in paired if entry["metric"] == key]
+    entries.sort(key=lambda entry: figure.merit(entry["mean"]), reverse=True)
     if not entries:
         return None
-    drawing, (axes,) = canvas(height=0.9 + ROW * len(entries))
+    drawing, axes = _rows([entry["method"] for entry in entries])
     axes.axvline(0, color=MUTED, linewidth=1)
-    for at, entry in enumerate(reversed(entries)):
+    for at, entry in enumerate(entries):
         if entry["low"] is not None:
             axes.hlines(at, entry["low"], entry["high"], color=OURS, linewidth=1.8)
         axes.scatter([entry["mean"]], [at], s=26, color=OURS, zorder=3)
-    axes.set_yticks(range(len(entries)), [literal(in_words(entry["method"])) for entry in reversed(entries)])
-    axes.set_ylim(-0.6, len(entries) - 0.4)
     unit = {"%": "points", "": figure.label}.get(figure.unit, figure.unit)
     axes.set_xlabel(
         f"{entries[0]['agent']} minus method, {unit} ({'right' if figure.higher_is_better else 'left'} is better)"
@@ -189,7 +189,8 @@ def lines_figure(series: Mapping[str, Sequence[tuple[float, float]]], across: st
         every = max(1, len(points) // 12)
         axes.plot(
             [x for x, _ in points], [y for _, y in points],
-            color=colour, linestyle=line, marker=shape, markersize=4, markevery=every, label=literal(name),
+            color=colour, linestyle=line, marker=shape, markersize=4, markevery=every, drawstyle="steps-post",
+            label=literal(name),
         )  # fmt: skip
     axes.set(xlabel=across, ylabel=up)
     if not scale.higher_is_better:
@@ -197,6 +198,16 @@ def lines_figure(series: Mapping[str, Sequence[tuple[float, float]]], across: st
     whole_numbers(axes)
     legend(drawing, axes, columns=2)
     return drawing
+
+
+def _rows(methods: Sequence[str]) -> tuple[Figure, Axes]:
+    """Return a new figure with a row for each method, from below; long names have several lines."""
+    names = [wrap(in_words(name), CHARACTERS) for name in methods]
+    height = ROW * max(1.0, 0.65 * max(map(len, names)))
+    drawing, (axes,) = canvas(height=0.9 + height * len(names))
+    axes.set_yticks(range(len(names)), [literal("\n".join(lines)) for lines in names])
+    axes.set_ylim(-0.6, len(names) - 0.4)
+    return drawing, axes
 
 
 def _agent(found: Mapping[str, Any]) -> str | None:

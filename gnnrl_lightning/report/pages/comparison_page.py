@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import comparison_tables, in_words
+from gnnrl_lightning.report.comparison import comparison_tables, in_words, where
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import (
     differences_figure,
@@ -24,6 +24,12 @@ from gnnrl_lightning.report.pages.words import joined
 Journals = Callable[[str, str, int | None], Sequence[Mapping[str, Any]]]
 """`(budget, method, seed) -> records of its journal`."""
 
+COLUMNS = (
+    "Cost and s: evaluations and seconds of the search. MACs and time: shares of the dense network's. Search: score on "
+    "the holdout of the candidate that a method delivers: its best one, or the fastest of those that are as good. "
+    "Test: score of the same network on the test set, before fine-tuning; tuned: after it."
+)
+
 ALL = "all budgets"
 """In place of a budget, for what is drawn of all of them."""
 
@@ -37,6 +43,8 @@ TEXTS = {
     ),
 }
 """Figure -> heading and caption."""
+TESTED = ("front", "methods", "differences")
+"""Figures of the last stage of the runs."""
 
 
 def comparison_figures(found: Mapping[str, Any], journals: Journals) -> Iterator[tuple[str, str, Figure]]:
@@ -81,13 +89,17 @@ def comparison_page(name: str, command: str, configuration: str, found: Mapping[
     with styled():
         for kind, budget, drawn in comparison_figures(found, journals):
             shown = svg(drawn, f"{kind}-{sum(map(len, figures.values()))}", TEXTS[kind][0])
-            figures.setdefault(budget, []).append(markup.figure(shown, *TEXTS[kind]))
+            title, caption = TEXTS[kind]
+            if kind in TESTED:
+                caption = f"{caption.rstrip('.')}: {_measured(found, budget)}."
+            figures.setdefault(budget, []).append(markup.figure(shown, title, caption))
     title = f"{found['network']} on {found['dataset']}: search methods compared"
     parts = [
         markup.heading(title, 1),
         markup.paragraph(f"Run {name}", "about"),
         markup.block([markup.paragraph(text) for text in verdicts(found)], "verdict"),
         *(part for table in comparison_tables(found) for part in rich_table(table)),
+        markup.paragraph(COLUMNS, "about"),
         *(part for budget, drawn in figures.items() for part in _section(budget, drawn)),
         markup.heading("Repeat"),
         markup.code(command),
@@ -106,6 +118,13 @@ def _section(budget: str, figures: Sequence[str]) -> Iterator[str]:
     yield markup.block(figures, "figures")
 
 
+def _measured(found: Mapping[str, Any], budget: str) -> str:
+    """Say which figure is drawn of the runs of a budget, or of all."""
+    primary, figure = primary_figure(found)
+    rows = [row for row in found["rows"] if budget in (ALL, str(row["budget"]))]
+    return f"{figure.label} {where(last_stage(rows, primary), primary)}"
+
+
 def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
     """Say for each budget which method is best, and over which ones the agent's lead is more than chance.
 
@@ -119,7 +138,8 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
         summary = [entry for entry in found["summary"] if str(entry["budget"]) == budget]
         best = max(summary, key=lambda entry: figure.merit(entry[key]["mean"]))
         score, dense = figure.with_unit(best[key]["mean"]), figure.text(found["dense"][f"{primary}_test"])
-        text = f"Budget {budget}: {_plain(best['method'])} is best with {score} {figure.label} (dense {dense})."
+        best_one = f"{_plain(best['method'])} is best with {score} {figure.label} {where(key, primary)}"
+        text = f"Budget {budget}: {best_one} (dense {dense})."
         paired = [entry for entry in found["paired"] if (str(entry["budget"]), entry["metric"]) == (budget, key)]
         yield text + (_lead(paired, figure.higher_is_better) if paired else "")
 

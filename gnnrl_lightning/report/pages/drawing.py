@@ -7,6 +7,7 @@ pruning; other series also differ in their marks or lines.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -17,7 +18,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 PALETTE: Mapping[str, tuple[str, str]] = {
     "paper": ("#fefefe", "#15181d"),
@@ -30,9 +31,9 @@ PALETTE: Mapping[str, tuple[str, str]] = {
     "uniform": ("#c85a00", "#ff9c47"),
     "start": ("#0a7d62", "#45cfa8"),
     "other": ("#8d4b9e", "#d197e3"),
-    "scale1": ("#a9cbe8", "#274f73"),
-    "scale2": ("#6fa8d8", "#3b79ae"),
-    "scale3": ("#3381bf", "#5aa3dd"),
+    "scale1": ("#86b6e0", "#3c6c99"),
+    "scale2": ("#4d92cb", "#4a8ac2"),
+    "scale3": ("#2673b3", "#67addf"),
     "scale4": ("#175993", "#90c6f2"),
     "scale5": ("#0a325a", "#cfe6fa"),
 }
@@ -45,6 +46,9 @@ SCALE = tuple(PALETTE[f"scale{number}"][0] for number in range(1, 6))
 
 WIDTH, HEIGHT = 5.0, 3.1
 """Size of a figure, inches. A page shows it 360 to 620 pixels wide, and its text stays between 9 and 15 pixels."""
+
+STEPS = {2.0: (1.0,), 0.9: (1.0, 2.0, 5.0), 0.4: (1.0, 1.5, 2.0, 3.0, 5.0, 7.0)}
+"""Least number of decades of a logarithmic axis -> labelled numbers of a decade; at least two are within the axis."""
 
 STYLE: Any = {
     "font.size": 9,
@@ -116,6 +120,17 @@ def literal(name: str) -> str:
 def whole_numbers(axes: Axes) -> None:
     """Label only whole numbers on the horizontal axis."""
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def logarithmic(axes: Axes) -> None:
+    """Make the vertical axis logarithmic, with few and plain numbers, however many decades are drawn."""
+    axes.set_yscale("log")
+    low, high = sorted(axes.get_ylim())
+    decades = math.log10(high / low)
+    steps = next((steps for least, steps in STEPS.items() if decades > least), None)
+    axes.yaxis.set_major_locator(MaxNLocator(4) if steps is None else LogLocator(subs=steps))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
 
 
 def svg(figure: Figure, name: str, title: str) -> str:

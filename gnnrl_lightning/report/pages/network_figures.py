@@ -18,12 +18,16 @@ from gnnrl_lightning.report.pages.drawing import (
     canvas,
     legend,
     literal,
+    logarithmic,
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
 
 LABELLED = 24
 """Maximum number of groups or layers that are labelled by name."""
+
+CHARACTERS = 40
+"""Maximum length of all names together that are written horizontally."""
 
 FEWEST = {-1.0: "no channel", 0.0: "one channel"}
 """Keep ratio of a sensitivity -> what it stands for, see `gnnrl_lightning.surrogate.sensitivity`."""
@@ -68,7 +72,8 @@ def sensitivity_figure(record: RunRecord) -> Figure | None:
         label = FEWEST.get(ratios[at], f"{ratios[at]:.0%}")
         losses = [max(row[at], lowest) for row in measured]
         axes.plot(numbers, losses, color=colour, marker="osD^v"[at % 5], markersize=3.5, label=label)
-    axes.set(yscale="log", xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")
+    axes.set(xlabel="channel groups, in order of computation", ylabel="loss, narrowed alone")
+    logarithmic(axes)
     result = record.result or {}
     names = result.get("search", {}).get("groups", result.get("groups"))  # of the last stage, if there are several
     name_positions(axes, list(names) if names else [str(number) for number in numbers])
@@ -102,4 +107,5 @@ def name_positions(axes: Axes, names: Sequence[str]) -> None:
     if len(names) > LABELLED:
         whole_numbers(axes)
         return
-    axes.set_xticks(range(1, len(names) + 1), [*map(literal, names)], rotation=90, fontsize=7.5)
+    turned = 90 if sum(map(len, names)) > CHARACTERS else 0
+    axes.set_xticks(range(1, len(names) + 1), [*map(literal, names)], rotation=turned, fontsize=7.5)

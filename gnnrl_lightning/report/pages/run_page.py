@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
@@ -15,10 +14,10 @@ from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
 from gnnrl_lightning.report.pages.drawing import styled, svg
 from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
-from gnnrl_lightning.report.pages.records import COMPRESS, RunRecord
+from gnnrl_lightning.report.pages.records import COMPRESS, NETWORKS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import (
-    candidate_table,
+    candidate_rows,
     finder,
     prediction_rows,
     repeat,
@@ -34,10 +33,15 @@ CAPTION = (
     "Time: of a forward pass."
 )
 
+CANDIDATES = (
+    "On the holdout, before fine-tuning; costs are shares of the dense network's. A dropped candidate was worse than "
+    "the best one on a part of the examples; its figures are estimates from that part."
+)
 
 FRONT = (
-    "What the search has found for budgets of its range: the best candidates on the holdout, before fine-tuning. {} "
-    "makes, fine-tunes and saves one of them. Rewards below are of candidates with different budgets."
+    "What the search has found for budgets of its range: for each the best candidate by what the search maximises, "
+    "before fine-tuning. {} makes, fine-tunes and saves one of them. Rewards below are of candidates with different "
+    "budgets."
 )
 
 STAGES = (
@@ -71,7 +75,8 @@ PANELS: Mapping[str, Panel] = {
     "search": Panel(
         search_figure,
         "The search over time",
-        "What the search maximises, by who proposed the candidate; higher is better.",
+        "What the search maximises, by who proposed the candidate; higher is better. A reward by divergence is minus "
+        "its logarithm.",
     ),
     "widths": Panel(widths_figure, "Widths", "Channels of each group before and after; groups are pruned together."),
     "layers": Panel(layers_figure, "MACs by layer", "Where the multiply-accumulates are, before and after."),
@@ -89,11 +94,13 @@ PANELS: Mapping[str, Panel] = {
     "surrogate": Panel(
         surrogate_figure,
         "The surrogate",
-        "Rank correlation of rewards with what was predicted before (1: perfect), and distance of new candidates "
-        "from the best one.",
+        "Rank correlation (Kendall's tau) of rewards with what was predicted before; 1 is perfect.",
     ),
     "learning": Panel(
-        learning_figure, "Learning curves", "Training of the dense network, and fine-tuning of the pruned ones."
+        learning_figure,
+        "Learning curves",
+        "Training of the dense network unless it was given, and fine-tuning of the pruned ones, on training examples "
+        "and on the holdout.",
     ),
 }
 """Name of a figure, also of its file -> figure."""
@@ -166,7 +173,11 @@ def _found(record: RunRecord) -> Iterator[str]:
     search = (record.result or {}).get("search", {})
     if "evaluations" not in search:
         return
-    found = finder(search)
+    stages = (record.result or {}).get("stages")
+    found = f"in the last stage {finder(search)}" if stages else finder(search)
+    scored = len(record.candidates)
+    if scored < search["evaluations"]:
+        found += f"; candidates: {scored}, the other evaluations are converted passes over examples"
     yield (
         f"{found[0].upper()}{found[1:]}. This is one run: small differences may be chance, `compare` repeats a search "
         "with several seeds."
@@ -183,14 +194,23 @@ def _details(record: RunRecord) -> Iterator[str]:
         stages = result.get("stages", [])[:-1]  # the last one is ours
         widths = zip(*(each["widths"] for each in [*stages, *(result[name] for name in rows)]), strict=True)
         cells = [
-            [f"`{name}`", str(dense), *map(str, own)]
-            for (name, dense), own in zip(result["groups"].items(), widths, strict=True)
+            [f"`{name}`", str(number), str(dense), *map(str, own)]
+            for number, ((name, dense), own) in enumerate(zip(result["groups"].items(), widths, strict=True), 1)
         ]
-        heads = ["group", "dense", *(f"stage {each['stage']}" for each in stages)]
+        heads = ["group", "number", "dense", *(f"stage {each['stage']}" for each in stages)]
         heads += [*("ours" if name == "pruned" else name for name in rows)]
         yield markup.folded("Widths of all groups", markup.table(heads, cells))
+    if "layers" in result:
+        names = [name for name in NETWORKS if name in result["layers"][0]["macs"]]
+        cells = [
+            [f"`{layer['name']}`", str(number), *(f"{layer['macs'][name]:,}" for name in names)]
+            for number, layer in enumerate(result["layers"], 1)
+        ]
+        heads = ["layer", "number", *(NETWORKS[name] for name in names)]
+        yield markup.folded("MACs of all layers", markup.table(heads, cells))
     if record.candidates:
-        yield markup.folded("All candidates", _candidates(record))
+        rows = candidate_rows({"objective": record.objective}, record.candidates)
+        yield markup.folded("All candidates", markup.table(*rows) + markup.paragraph(CANDIDATES, "about"))
     yield markup.heading("Repeat")
     if record.subcommand == COMPRESS:
         yield markup.paragraph("A run of `gnnrl_lightning.compress`: the same call in another folder repeats it.")
@@ -202,16 +222,3 @@ def _details(record: RunRecord) -> Iterator[str]:
     yield markup.folded("Configuration", markup.code(record.configuration))
     if result:
         yield markup.folded("Search", markup.code(yaml.safe_dump(dict(result["search"]), sort_keys=False)))
-
-
-def _candidates(record: RunRecord) -> str:
-    rows = candidate_table(record.candidates)
-    return markup.table(list(rows[0]), [[_cell(value) for value in row.values()] for row in rows])
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "infinite"
-    if isinstance(value, float):
-        return f"{value:.5g}"
-    return str(value) if isinstance(value, (bool, str)) else f"{value:,}"

@@ -145,11 +145,12 @@ def _against(records: Sequence[RunRecord], shares: str) -> Figure:
     """Draw the score after fine-tuning against a share of the dense network's cost, a key of `SHARES`."""
     drawing, (axes,) = canvas()
     figure, (label, share) = records[0].figure, SHARES[shares]
-    for name, colour, shape, legible in (("uniform", UNIFORM, "s", "uniform"), ("pruned", OURS, "o", "ours")):
+    looks = (("uniform", UNIFORM, "s", "uniform", -11), ("pruned", OURS, "o", "ours", 4))  # numbers below and above
+    for name, colour, shape, legible, above in looks:
         axes.plot([], [], shape, color=colour, label=legible)
         for place, numbers in _places(records, name, share).items():
             axes.scatter(*place, s=34, color=colour, marker=shape, zorder=3)
-            axes.annotate(numbers, place, (5, 4), textcoords="offset points", color=colour, fontsize=8.5)
+            axes.annotate(numbers, place, (5, above), textcoords="offset points", color=colour, fontsize=8.5)
     for value in {result["dense"][f"{records[0].primary}_test"] for result in _results_of(records)}:
         axes.axhline(value, color=MUTED, linewidth=1, linestyle="--", zorder=1)
     axes.plot([], [], "--", color=MUTED, linewidth=1, label="dense")
@@ -211,14 +212,16 @@ def _results(records: Sequence[RunRecord]) -> str:
 
 def _cells(record: RunRecord, result: Mapping[str, Any]) -> list[str]:
     """The cells of a run, without its name."""
-    dense, ours, search, figure = result["dense"], result["pruned"], result["search"], record.figure
+    dense, ours, figure = result["dense"], result["pruned"], record.figure
+    searches = [stage["search"] for stage in result.get("stages", ())] or [result["search"]]
+    evaluations, seconds = ([each[name] for each in searches if name in each] for name in ("evaluations", "seconds"))
     reference, after = dense[f"{record.primary}_test"], ours[f"{record.primary}_test_after"]
     uniform = figure.text(result["uniform"][f"{record.primary}_test_after"]) if "uniform" in result else ""
     return [
         figure.text(reference), uniform, figure.text(after), figure.text(after - reference, sign=True),
         percent(ours[f"macs{RATIO}"]), percent(ours[f"params{RATIO}"]),
         percent(ours["latency_ms"] / dense["latency_ms"], 0),
-        str(search.get("evaluations", "")), f"{search['seconds']:.0f}" if "seconds" in search else "",
+        str(sum(evaluations)) if evaluations else "", f"{sum(seconds):.0f}" if seconds else "",
     ]  # fmt: skip
 
 

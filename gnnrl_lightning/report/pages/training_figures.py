@@ -15,6 +15,7 @@ from gnnrl_lightning.report.pages.drawing import (
     UNIFORM,
     canvas,
     legend,
+    logarithmic,
     whole_numbers,
 )
 from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
@@ -60,10 +61,10 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
     drawing, axes = canvas(2 if distance[0] else 1, (1.15 if distance[0] else 0.7) * HEIGHT, sharex=True)
     axes[0].axhline(0, color=MUTED, linewidth=0.8)
     axes[0].plot(*tau, color=OURS, marker="o", markersize=3)
-    axes[0].set(ylim=(-1.05, 1.05), ylabel="Kendall's tau")
+    axes[0].set(ylim=(-1.05, 1.05), ylabel="rank correlation")
     if distance[0]:
         axes[1].plot(*distance, color=OTHER, marker="D", markersize=3)
-        axes[1].set_ylabel("distance")
+        axes[1].set_ylabel("distance of new ones\nfrom the best one")
         axes[1].set_ylim(0, ROOM * max(distance[1]) or None)
     axes[-1].set_xlabel("evaluations spent by the agent")
     whole_numbers(axes[-1])
@@ -74,9 +75,10 @@ def surrogate_figure(record: RunRecord) -> Figure | None:
 def learning_figure(record: RunRecord) -> Figure | None:
     """Primary figure and loss of every training, by epoch."""
     stages = {stage for stage, _ in map(split_stage, record.logged()) if stage}
-    looks = {phase: (COLOURS[phase], NETWORKS[phase]) for phase in NETWORKS}
+    looks = {"dense": (COLOURS["dense"], NETWORKS["dense"])}
     for number, stage in sorted((int(stage.strip("/").rpartition("-")[2]), stage) for stage in stages):
         looks[f"{stage}pruned"] = SCALE[(number - 1) % len(SCALE)], f"stage {number}"
+    looks |= {phase: (COLOURS[phase], name) for phase, name in NETWORKS.items()}
     curves = [(phase, name) for phase in looks for name in record.logged() if name.startswith(f"{phase}/")]
     labels = {record.primary: record.figure.label + unit_of(record.figure), "loss": "loss"}
     shown = {what: [(phase, name) for phase, name in curves if name.endswith(f"/{what}")] for what in labels}
@@ -89,16 +91,17 @@ def learning_figure(record: RunRecord) -> Figure | None:
             split = name.removeprefix(f"{phase}/").split("/")[0]
             colour, own = looks[phase]
             epochs, values = record.series(name, f"{phase}/epoch")
-            label = own if split == "train" else f"{own}, {split}"
             line, few = "-" if split == "train" else "--", len(epochs) < FEW
+            label = None if own in each.get_legend_handles_labels()[1] else own
             each.plot(
                 [epoch + 1 for epoch in epochs], values, line,
                 color=colour, marker="o" if few else None, markersize=3, label=label,
             )  # fmt: skip
         each.set_ylabel(labels[what])
-    axes[-1].set_yscale("log")
+    axes[0].plot([], [], "--", color=MUTED, label="on the holdout")
+    logarithmic(axes[-1])
     axes[-1].set_xlabel("epoch")
     whole_numbers(axes[-1])
-    legend(drawing, axes[0])
+    legend(drawing, axes[0], columns=4)
     drawing.align_ylabels()
     return drawing

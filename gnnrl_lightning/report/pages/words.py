@@ -16,6 +16,7 @@ from gnnrl_lightning.report.costs import (
     TIME_HINT,
     cost_names,
     latency_batch,
+    milliseconds,
     readable,
     saves_little_time,
     shown_costs,
@@ -48,7 +49,7 @@ def title(result: Mapping[str, Any]) -> str:
 def limit(value: float | str) -> str:
     """Return an upper limit in words: a share as a percentage, a count with its unit prefix."""
     if isinstance(value, str):
-        return f"{value} of the" if value.endswith("%") else value
+        return f"{value.rstrip('% ')} % of the" if value.endswith("%") else value
     return readable(value) if value > 1 else f"{100 * value:.4g} % of the"
 
 
@@ -192,7 +193,7 @@ def result_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
             "" if row[f"time{RATIO}"] is None else percent(row[f"time{RATIO}"], 0),
             "" if row[f"{primary}_before"] is None else figure.text(row[f"{primary}_before"]),
             *(readable(row[cost]) for cost in costs),
-            "" if row["latency_ms"] is None else f"{row['latency_ms']:.2f}",
+            "" if row["latency_ms"] is None else milliseconds(row["latency_ms"]),
         ]
         for row in result_table(result)
     ]
@@ -246,6 +247,37 @@ def stage_rows(result: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
         for stage in result.get("stages", ())
     ]
     return headings, rows
+
+
+def candidate_rows(found: Mapping[str, Any], journal: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[list[str]]]:
+    """Return the headings and the cells of a table of all candidates.
+
+    Args:
+        found: Figures with the objective.
+        journal: Records in the order of evaluation; one at least.
+    """
+    primary, figure = primary_figure(found)
+    costs, scores = list(journal[0]["costs"]), [name for name in journal[0]["scores"] if name != primary]
+    headings = ["candidate", "proposed by", f"{figure.label}{unit_of(figure)}", *map(in_words, scores)]
+    headings += [*(f"{cost_name(name)} kept" for name in costs), "seconds", "dropped"]
+    rows = [
+        [
+            str(number),
+            in_words(item["proposer"]),
+            _finite(item["scores"].get(primary), f".{figure.digits}f"),
+            *(_finite(item["scores"].get(name), ".4g") for name in scores),
+            *(percent(item[f"{name}{RATIO}"]) for name in costs),
+            f"{item['seconds']:.2f}",
+            "yes" if item["dropped"] else "",
+        ]
+        for number, item in enumerate(journal, 1)
+    ]
+    return headings, rows
+
+
+def _finite(value: float | None, form: str) -> str:
+    """Format a value of the journal, where null stands for infinity."""
+    return "infinite" if value is None else format(value, form)
 
 
 def candidate_table(journal: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

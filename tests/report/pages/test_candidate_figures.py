@@ -61,3 +61,13 @@ def test_better_is_up(higher, logarithmic):
         figure = candidates_figure(run_record(objective=objective, result=result))
     low, high = figure.axes[0].get_ylim()
     assert (low < high) == higher
+
+
+def test_a_search_method_is_no_starting_candidate():
+    """Each starting candidate has a name of its own; the candidates of a method share its name."""
+    journal = [candidate("uniform", 80.0, 0.5), candidate("greedy", 82.0, 0.5)]
+    journal += [candidate("hill_climbing", 83.0 + i, 0.4 + 0.1 * i) for i in range(3)]
+    for points, labels in ((journal, {"uniform", STARTING.label, "hill climbing"}), (journal[1:2], {"greedy"})):
+        with styled():
+            figure = search_figure(run_record(candidates=points))
+        assert {text.get_text() for text in figure.legends[0].get_texts()} == {*labels, "best so far"}

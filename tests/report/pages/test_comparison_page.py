@@ -5,8 +5,9 @@ import pytest
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.comparison import summarise
-from gnnrl_lightning.report.pages.comparison_figures import best_so_far, last_stage, mean_course
+from gnnrl_lightning.report.pages.comparison_figures import best_so_far, last_stage, mean_course, methods_figure
 from gnnrl_lightning.report.pages.comparison_page import comparison_page, verdicts
+from gnnrl_lightning.report.pages.drawing import styled
 from tests.support.results import candidate
 
 
@@ -46,8 +47,8 @@ def found():
 def test_the_verdict_says_what_is_more_than_chance(found):
     (text,) = verdicts(found)
     assert text == (
-        "Budget 0.5: uniform is best with 95.00 % top-1 (dense 99.00). With 95 % confidence the agent is better than "
-        "evolution, is worse than uniform, cannot be told from random."
+        "Budget 0.5: uniform is best with 95.00 % top-1 on the test set, before fine-tuning (dense 99.00). With "
+        "95 % confidence the agent is better than evolution, is worse than uniform, cannot be told from random."
     )
 
 
@@ -99,3 +100,21 @@ def test_progress_is_the_primary_score_of_the_best_by_merit():
     ]
     assert best_so_far(journal, "top1") == [80.0, 79.0, 79.0, 85.0]
     assert mean_course([[1.0, 2.0, 3.0], [3.0, 4.0]]) == [2.0, 3.0]
+
+
+def test_figures_say_where_they_are_measured(found):
+    """Of the last stage that all runs of the budget have."""
+    tuned = [{**row, "budget": 0.3, "top1_test_after": 91.0} for row in ROWS]
+    rows = [*ROWS, *tuned]
+    page = comparison_page("mine", "x", "", {**found, "rows": rows, **summarise(rows, "agent", "top1")}, lambda *_: [])
+    sections = page.split("<h2>Figures, budget")[1:]
+    for section, said in zip(sections, ("before fine-tuning", "after fine-tuning"), strict=True):
+        assert section.count(f": top-1 on the test set, {said}.") == 2  # every run, and differences
+
+
+def test_long_names_of_methods_leave_room_for_the_data(found):
+    rows = [{**row, "method": "my_package.searches.climbing_a_hill_with_a_long_name"} for row in ROWS[:3]]
+    with styled():
+        figure = methods_figure(found, [*rows, *ROWS[3:]])
+    figure.draw_without_rendering()
+    assert figure.axes[0].get_position().width > 0.5

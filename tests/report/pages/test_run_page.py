@@ -143,3 +143,30 @@ def test_what_a_search_has_found_for_other_budgets_is_a_table(page):
 def test_a_search_over_a_range_has_no_distance_from_the_best_candidate():
     metrics = [{name: value for name, value in row.items() if name != "search/distance"} for row in METRICS]
     assert "surrogate" in drawn(run_record(metrics=metrics))
+
+
+def test_curves_are_named_by_network_and_split():
+    """One entry for each network in the order of training, and one for the holdout, whose lines are dashed."""
+    stage = {f"stage-1/{name}": value for name, value in METRICS[-1].items()}
+    figure = drawn(run_record(metrics=[*METRICS, stage]))["learning"]
+    labels = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert labels == ["dense", "stage 1", "ours", "on the holdout"]
+
+
+def test_numbers_on_the_axes_are_those_of_the_tables(page):
+    for name, number, cells in (("layer1.&lt;0&gt;.conv1", 2, "32 16 9"), ("layer1", 2, "500,000 298,000 200,000")):
+        row = [f"<code>{name}</code>", str(number), *cells.split()]
+        assert "".join(f"<td>{cell}</td>" for cell in row) in page
+
+
+def test_short_names_are_written_horizontally():
+    short = {**RESULT, "groups": {"0": 16, "2": 32}}
+    for result, rotation in ((short, 0), ({**RESULT, "groups": {"a" * 25: 16, "b" * 25: 32}}, 90)):
+        labels = drawn(run_record(result=result))["widths"].axes[0].get_xticklabels()
+        assert [label.get_rotation() for label in labels] == [rotation] * 2
+
+
+def test_evaluations_that_are_no_candidates_are_told(page):
+    assert "in 96 evaluations, 42 s; candidates: 4, the other evaluations are converted passes over examples." in page
+    search = {**RESULT["search"], "evaluations": 4}
+    assert "converted passes" not in run_page(run_record(result={**RESULT, "search": search}))

@@ -49,3 +49,11 @@ def test_runs_that_cannot_be_compared(case):
     records, message = REFUSED[case]
     with pytest.raises(UserError, match=message):
         check_comparable(records)
+
+
+def test_all_stages_are_counted():
+    """The search of result.json is that of the last stage."""
+    stages = [{"search": {"evaluations": spent, "seconds": 10.0}} for spent in (60, 58, 96)]
+    page = runs_page([run_record("one"), with_score("two", 98.0, 4.0, stages=stages)])
+    rows = re.findall(r"<td>([^<]*)</td><td>([^<]*)</td></tr>", page)
+    assert rows[:2] == [("96", "42"), ("214", "30")]

@@ -5,6 +5,7 @@ import pytest
 from gnnrl_lightning.objective import Classification, Figure, Regression
 from gnnrl_lightning.objective.protocol import record
 from gnnrl_lightning.report.pages.words import (
+    candidate_rows,
     compared,
     finder,
     joined,
@@ -15,7 +16,7 @@ from gnnrl_lightning.report.pages.words import (
     title,
     verdict,
 )
-from tests.support.results import RESULT
+from tests.support.results import RESULT, candidate
 
 TOP1 = Figure("top-1", "%", higher_is_better=True)
 ERROR = Figure("error", "mm", digits=1)
@@ -87,7 +88,7 @@ def test_other_objectives_have_their_own_words():
 
 @pytest.mark.parametrize(
     ("value", "said"),
-    [(0.5, "50 % of the"), ("60%", "60% of the"), (40_000_000, "40.00 M"), (0.125, "12.5 % of the"), ("3 ms", "3 ms")],
+    [(0.5, "50 % of the"), ("60%", "60 % of the"), (40_000_000, "40.00 M"), (0.125, "12.5 % of the"), ("3 ms", "3 ms")],
 )
 def test_limits(value, said):
     assert limit(value) == said
@@ -118,3 +119,20 @@ def test_the_command_is_quoted():
 )
 def test_who_found_the_network(proposer, said):
     assert finder(RESULT["search"] | {"found_by": proposer}) == said
+
+
+def test_short_latencies_are_told_apart():
+    rows = {name: {**RESULT[name], "latency_ms": time} for name, time in (("dense", 0.0318), ("pruned", 0.0288))}
+    headings, cells = result_rows({**RESULT, **rows})
+    times = [row[headings.index("ms for 64")] for row in cells]
+    assert times == ["0.032", "6.00", "0.029"]
+
+
+def test_candidates_are_in_the_words_of_the_page():
+    journal = [candidate("tapered_up", 74.9129, 0.0338, seconds=0.0917), candidate("agent", None, 0.5, dropped=True)]
+    headings, rows = candidate_rows(RESULT, journal)
+    assert headings == ["candidate", "proposed by", "top-1, %", "MACs kept", "parameters kept", "seconds", "dropped"]
+    assert rows == [
+        ["1", "tapered up", "74.91", "50.0 %", "3.4 %", "0.09", ""],
+        ["2", "agent", "infinite", "50.0 %", "50.0 %", "0.50", "yes"],
+    ]
