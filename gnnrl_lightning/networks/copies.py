@@ -155,7 +155,7 @@ class _Functions:
     def _named(self, function: FunctionType) -> dict[str, Any]:
         """Return the copies of parts of the original that have global names in a function's code, as in notebooks."""
         known = function.__globals__
-        named = {name: self._copy_of(known[name]) for name in _names(function.__code__) if name in known}
+        named = {name: self._copy_of(known[name]) for name in names_in(function.__code__) if name in known}
         return {name: copied for name, copied in named.items() if copied is not known[name]}
 
     def _copy_of(self, item: Any) -> Any:
@@ -186,9 +186,9 @@ class _Names(dict[str, Any]):
         return self.known[name]
 
 
-def _names(code: CodeType) -> set[str]:
+def names_in(code: CodeType) -> set[str]:
     """Return the names in code and in the functions that it defines."""
-    inner = (_names(item) for item in code.co_consts if isinstance(item, CodeType))
+    inner = (names_in(item) for item in code.co_consts if isinstance(item, CodeType))
     return {*code.co_names}.union(*inner)
 
 
