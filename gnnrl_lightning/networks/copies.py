@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import weakref
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Mapping
 from functools import partial
 from types import CellType, CodeType, FunctionType, MethodType, ModuleType
@@ -24,6 +24,12 @@ EMPTY = {dict, OrderedDict, set}
 
 PLAIN = {type(None), bool, int, float, str, bytes, torch.dtype, type, FunctionType, MethodType, ModuleType}
 """Types that hold no tensors."""
+
+IN_ORDER = (list, deque)
+"""Types of containers whose items have places that can be set."""
+
+HOLDERS = (*IN_ORDER, tuple, set, frozenset)
+"""Types of containers without keys."""
 
 BY_NAME = {FunctionType, MethodType, weakref.ReferenceType, partial}
 """Types whose instances may refer to a network that does not hold them."""
@@ -98,8 +104,8 @@ class _Functions:
                     self._settle(copied)
 
     def _settle(self, copied: Any) -> None:
-        if isinstance(copied, list):
-            copied[:] = map(self._settled, copied)
+        for place, item in enumerate([*copied] if isinstance(copied, IN_ORDER) else ()):
+            copied[place] = self._settled(item)
         for held in (copied, getattr(copied, "__dict__", None)):
             if isinstance(held, dict):
                 found = [(key, item) for key, item in held.items() if _may_name(item)]
@@ -155,7 +161,7 @@ class _Functions:
     def _named(self, function: FunctionType) -> dict[str, Any]:
         """Return the copies of parts of the original that have global names in a function's code, as in notebooks."""
         known = function.__globals__
-        named = {name: self._copy_of(known[name]) for name in _names(function.__code__) if name in known}
+        named = {name: self._copy_of(known[name]) for name in names_in(function.__code__) if name in known}
         return {name: copied for name, copied in named.items() if copied is not known[name]}
 
     def _copy_of(self, item: Any) -> Any:
@@ -186,9 +192,9 @@ class _Names(dict[str, Any]):
         return self.known[name]
 
 
-def _names(code: CodeType) -> set[str]:
+def names_in(code: CodeType) -> set[str]:
     """Return the names in code and in the functions that it defines."""
-    inner = (_names(item) for item in code.co_consts if isinstance(item, CodeType))
+    inner = (names_in(item) for item in code.co_consts if isinstance(item, CodeType))
     return {*code.co_names}.union(*inner)
 
 
@@ -202,7 +208,7 @@ def _parts(item: Any) -> list[Any]:
     parts = [*vars(item).values()] if hasattr(item, "__dict__") else []
     if isinstance(item, dict):
         return [*parts, *item.keys(), *item.values()]
-    if isinstance(item, (list, tuple, set, frozenset)):
+    if isinstance(item, HOLDERS):
         return [*parts, *item]
     if isinstance(item, FunctionType):
         return [*parts, *(item.__closure__ or ()), item.__defaults__, item.__kwdefaults__]
@@ -259,6 +265,6 @@ def survey(network: nn.Module) -> tuple[Memo, list[Tensor]]:
         if isinstance(item, Tensor):
             held.append(item)
             continue
-        parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, (list, tuple, set)) else ()
+        parts = item.values() if isinstance(item, Mapping) else item if isinstance(item, HOLDERS) else ()
         waiting += [part for part in (*parts, *getattr(item, "__dict__", {}).values()) if type(part) not in PLAIN]
     return memo, held

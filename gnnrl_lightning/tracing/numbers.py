@@ -2,6 +2,7 @@
 
 What attributes hold may be lists, tuples, dictionaries and objects of any class, such as a configuration that all
 modules share. Such a number is set in copies of what it is nested in, so that it is another one for this module alone.
+Those of its parts count where its code names them, `self.attention.num_heads`.
 """
 
 from __future__ import annotations
@@ -9,12 +10,13 @@ from __future__ import annotations
 import copy
 from collections.abc import Hashable, Iterator
 from enum import Enum
-from functools import partial
+from functools import cache, partial
+from types import FunctionType
 from typing import Any
 
 from torch import Tensor, nn
 
-from gnnrl_lightning.networks.copies import PLAIN
+from gnnrl_lightning.networks.copies import PLAIN, names_in
 
 Keys = tuple[Hashable, ...]
 """Name of an attribute, and where the number is nested in it: names of attributes, keys and indices."""
@@ -36,11 +38,39 @@ OPAQUE = (nn.Module, Tensor, Enum, partial)
 
 
 def numbers_of(module: nn.Module) -> dict[Keys, int]:
-    """Return the integers that a module, or its class, holds, those of its parts left out.
+    """Return the integers that a module, or its class, holds, and those of its parts that its code names.
 
     Args:
         module: Any module.
     """
+    return _own(module) | dict(_of_parts(module, _names_in(type(module)), DEPTH - 1))
+
+
+def _of_parts(module: nn.Module, names: frozenset[str], depth: int) -> Iterator[tuple[Keys, int]]:
+    """Yield the integers of the parts of a module that have these names, also by properties of the parts."""
+    for name, part in module.named_children() if depth else ():
+        if name in names:
+            within = names.union(*(found for item, found in _functions_of(type(part)).items() if item in names))
+            yield from (((name, *keys), number) for keys, number in _own(part).items() if keys[0] in within)
+            yield from (((name, *keys), number) for keys, number in _of_parts(part, within, depth - 1))
+
+
+@cache
+def _functions_of(kind: type) -> dict[str, frozenset[str]]:
+    """Return the names in the code of each method and property of a class, without those of PyTorch's own classes."""
+    own = [base for base in reversed(kind.__mro__) if not f"{base.__module__}.".startswith(NOT_OF_USERS)]
+    held = {name: getattr(item, "fget", item) for base in own for name, item in vars(base).items()}
+    held.pop("__init__", None)  # it has been called
+    return {name: frozenset(names_in(item.__code__)) for name, item in held.items() if isinstance(item, FunctionType)}
+
+
+@cache
+def _names_in(kind: type) -> frozenset[str]:
+    return frozenset().union(*_functions_of(kind).values())
+
+
+def _own(module: nn.Module) -> dict[Keys, int]:
+    """Return the integers that a module, or its class, holds, those of its parts left out."""
     classes = [kind for kind in reversed(type(module).__mro__) if not f"{kind.__module__}.".startswith(NOT_OF_USERS)]
     held = {name: value for item in (*classes, module) for name, value in vars(item).items()}
     own = {name: value for name, value in held.items() if name not in OF_ALL_MODULES and name[:2] != "__"}
@@ -49,6 +79,7 @@ def numbers_of(module: nn.Module) -> dict[Keys, int]:
 
 def number_at(module: nn.Module, keys: Keys) -> int:
     """Return a number that a module holds."""
+    _, module, keys = holder_of("", module, keys)
     found = getattr(module, str(keys[0]))
     for key in keys[1:]:
         found = _parts(found)[key]
@@ -57,7 +88,15 @@ def number_at(module: nn.Module, keys: Keys) -> int:
 
 def set_number(module: nn.Module, keys: Keys, number: int) -> None:
     """Set a number that a module holds, in copies of what it is nested in."""
+    _, module, keys = holder_of("", module, keys)
     setattr(module, str(keys[0]), _with(getattr(module, str(keys[0])), keys[1:], number))
+
+
+def holder_of(path: str, module: nn.Module, keys: Keys) -> tuple[str, nn.Module, Keys]:
+    """Return the part of a module that holds a number itself, its path, and where it does."""
+    while isinstance(part := getattr(module, str(keys[0])), nn.Module):
+        path, module, keys = f"{path}.{keys[0]}".removeprefix("."), part, keys[1:]
+    return path, module, keys
 
 
 def _numbers(held: Any, depth: int, seen: set[int]) -> Iterator[tuple[Keys, int]]:

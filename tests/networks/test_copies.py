@@ -2,6 +2,7 @@
 
 import threading
 import weakref
+from collections import deque
 from functools import partial
 from types import MethodType
 
@@ -74,6 +75,12 @@ def container(network):
     )
 
 
+def queue(network):
+    network.functions, networks = deque([network.keep]), deque([network], maxlen=2)
+    network.functions.append(lambda output: networks[0].functions[0](output))
+    network.stem.register_forward_hook(lambda module, args, output: network.functions[-1](output))
+
+
 def partially(network):
     network.stem.register_forward_hook(partial(lambda to, module, args, output: to.keep(output), network))
 
@@ -135,7 +142,19 @@ def global_name(network):
     network.stem.register_forward_hook(lambda module, args, output: [notebook.keep(each) for each in [output]])
 
 
-HOLDS = [variable, default, pre_hook, keyword_hook, nested, mutual, container, partially, partially_inside, method]
+HOLDS = [
+    variable,
+    default,
+    pre_hook,
+    keyword_hook,
+    nested,
+    mutual,
+    container,
+    queue,
+    partially,
+    partially_inside,
+    method,
+]
 HOLDS += [weak, weak_attribute, replaced_forward, replaced_method, attributes, global_name]
 
 

@@ -8,6 +8,7 @@ import torch
 import gnnrl_lightning
 from tests.support import (
     networks_configured,
+    networks_of_parts,
     networks_written_attention,
     networks_written_norms,
     networks_written_sequence,
@@ -19,6 +20,7 @@ from tests.support.networks_zoo import WRITTEN
 
 MORE = (
     networks_configured,
+    networks_of_parts,
     networks_written_attention,
     networks_written_norms,
     networks_written_sequence,

@@ -98,3 +98,32 @@ def test_a_configuration_that_modules_share_stays_as_it_is(form):
     assert widths(pruned) == [4, 2]
     assert network.one.config is network.two.config is network.config
     assert text(network.config) == before
+
+
+class Reader(nn.Module):
+    """Reads a number of a part, one of its part by a property, and none of another part."""
+
+    def __init__(self):
+        super().__init__()
+        self.part, self.other, self.own = Part(), Part(), 2
+
+    def forward(self, x):
+        return x.view(self.part.width, self.part.inner_width)
+
+
+class Part(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.width, self.unread = nn.Linear(4, 8), 5, 7
+
+    @property
+    def inner_width(self):
+        return self.inner.out_features
+
+
+def test_numbers_of_parts_are_those_that_the_code_names():
+    module = Reader()
+    own, inner = {("own",): 2, ("part", "width"): 5}, ("part", "inner", "out_features")
+    assert numbers_of(module) == {**own, inner: 8}
+    set_number(module, inner, 6)
+    assert number_at(module, inner) == module.part.inner_width == 6 and module.other.inner_width == 8

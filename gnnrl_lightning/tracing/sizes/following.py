@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.tracing.labels import shrinking
-from gnnrl_lightning.tracing.numbers import Keys, numbers_of
+from gnnrl_lightning.tracing.numbers import Keys, holder_of, numbers_of
 from gnnrl_lightning.tracing.program.copies import on_meta
 from gnnrl_lightning.tracing.records import ModuleSize, SizedCall, SplitCall
 from gnnrl_lightning.tracing.sizes.grown import Grown, More, flat_sizes, free, key_of, shrinking_of
@@ -112,7 +112,7 @@ class Following:
             ways = module.choices(replace(resize, sizes={**resize.sizes, **outside}, layers=self._layers(path, more)))
             if resize.heads and not self._makes(path, mine):  # its inputs have the heads, perhaps in one dimension
                 ways += module.choices(resize.flat())
-            parts = self._parts(path, more, resize.wider)
+            parts = self._parts(path, module, more, resize.wider)
             splits = [call for call in self.walk.splits if call.module == path and call.operator == "split"]
             found = _follow(path, module, mine, sizes, ways, parts, splits)
             if found.culprit is not None:
@@ -132,14 +132,19 @@ class Following:
         made = (self.channel[free(labels)].tolist() for _, _, labels in layers_in(self.walk, path))
         return not all(read.isdisjoint(channels) for channels in made)
 
-    def _parts(self, path: str, more: More, wider: bool) -> dict[Keys, int]:
+    def _parts(self, path: str, module: Module, more: More, wider: bool) -> dict[Keys, int]:
         """Return the numbers of a module that are sizes of parts of channels, with more in each.
 
         Those of parts of rows, such as heads, are others only where each row is wider.
         """
-        found = {keys: tables[0][0][0] for (module, keys), tables in self.rows.items()
-                 if module == path and (wider or len(tables[0][0]) == 1)}  # fmt: skip
-        return {keys: len(row) + longer for keys, row in found.items() if (longer := more(row))}
+        tables = {keys: held[0][0] for keys in module.numbers if (held := self.rows.get(self._at(path, keys)))}
+        rows = {keys: table[0] for keys, table in tables.items() if wider or len(table) == 1}
+        return {keys: len(row) + longer for keys, row in rows.items() if (longer := more(row))}
+
+    def _at(self, path: str, keys: Keys) -> tuple[str, Keys]:
+        """Return the path of the part of a module that holds a number itself, and where it does."""
+        where, _, inner = holder_of(path, self.walk.network.get_submodule(path), keys)
+        return where, inner
 
     def hold(self, attributes: Sequence[tuple[str, Keys, SizedCall, int]], numbers: np.ndarray) -> None:
         """Note attributes that are sizes of calls, given the channel of each label."""
@@ -147,7 +152,7 @@ class Following:
             found = shrinking_of(call, numbers)
             if found is not None and found[0] == dim:
                 _, along, rows = found
-                self.rows.setdefault((path, keys), []).append((along.reshape(rows, -1), numbers))
+                self.rows.setdefault(self._at(path, keys), []).append((along.reshape(rows, -1), numbers))
 
     def record(self) -> None:
         """Record the attributes as sizes that modules hold; channels of which one attribute is the size are tied."""
