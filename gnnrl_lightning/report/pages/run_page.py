@@ -20,6 +20,7 @@ from gnnrl_lightning.report.pages.words import (
     candidate_rows,
     finder,
     prediction_rows,
+    prune,
     repeat,
     result_rows,
     stage_rows,
@@ -155,11 +156,12 @@ def _summary(record: RunRecord) -> Iterator[str]:
     said = [*verdict(record.result), *map(markup.sentence, filter(None, lines)), *_found(record)]
     yield markup.block([markup.paragraph(text) for text in said], "verdict")
     yield markup.table(*result_rows(record.result), strong="ours")
-    yield markup.paragraph(CAPTION, "about")
+    lower = "" if record.figure.higher_is_better else f" {record.figure.label}: lower is better."
+    yield markup.paragraph(f"{CAPTION}{lower}", "about")
     if record.result["search"].get("front"):
         yield markup.heading("Other budgets")
         yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
-        command = f"`prune --widths {record.folder / 'result.json'} --share BUDGET`"
+        command = f"`{prune(record.folder, record.config)}`"
         python = "`compress` by a function that asks for its widths"
         yield markup.paragraph(FRONT.format(python if record.subcommand == COMPRESS else command), "about")
     if record.result.get("stages"):

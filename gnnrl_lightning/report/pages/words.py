@@ -124,6 +124,19 @@ def repeat(subcommand: str, folder: Path) -> str:
     )
 
 
+def prune(folder: Path, config: Mapping[str, Any]) -> str:
+    """Return the command that prunes to the widths of one of the budgets of a run.
+
+    Args:
+        folder: The folder of the run.
+        config: Its configuration; without a checkpoint of its own, its network is the one that it has trained.
+    """
+    command = f"python -m gnnrl_lightning prune --config {shlex.quote(str(folder / 'config.yaml'))}"
+    if not config.get("checkpoint") and not config.get("artifact"):
+        command += f" --checkpoint {shlex.quote(str(folder / 'checkpoints' / 'dense.safetensors'))}"
+    return f"{command} --widths {shlex.quote(str(folder / 'result.json'))} --share BUDGET --run.name NAME"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """Return a share as a percentage."""
     return f"{100 * share:.{digits}f} %"

@@ -170,3 +170,9 @@ def test_evaluations_that_are_no_candidates_are_told(page):
     assert "in 96 evaluations, 42 s; candidates: 4, the other evaluations are converted passes over examples." in page
     search = {**RESULT["search"], "evaluations": 4}
     assert "converted passes" not in run_page(run_record(result={**RESULT, "search": search}))
+
+
+def test_a_figure_that_should_be_low_is_said_to_be(page):
+    objective = {**RESULT["objective"], "higher_is_better": False}
+    other = run_page(run_record(objective=objective, result={**RESULT, "objective": objective}))
+    assert "top-1: lower is better." in other and "lower is better" not in page

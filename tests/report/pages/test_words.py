@@ -10,6 +10,7 @@ from gnnrl_lightning.report.pages.words import (
     finder,
     joined,
     limit,
+    prune,
     repeat,
     result_rows,
     result_table,
@@ -136,3 +137,14 @@ def test_candidates_are_in_the_words_of_the_page():
         ["1", "tapered up", "74.91", "50.0 %", "3.4 %", "0.09", ""],
         ["2", "agent", "infinite", "50.0 %", "50.0 %", "0.50", "yes"],
     ]
+
+
+@pytest.mark.parametrize(
+    ("config", "weights"),
+    [({"checkpoint": None}, " --checkpoint runs/a/checkpoints/dense.safetensors"), ({"checkpoint": "mine.pt"}, "")],
+)
+def test_the_command_that_prunes_has_its_network_and_weights(config, weights):
+    assert prune(Path("runs/a"), config) == (
+        f"python -m gnnrl_lightning prune --config runs/a/config.yaml{weights} --widths runs/a/result.json "
+        "--share BUDGET --run.name NAME"
+    )
