@@ -149,6 +149,11 @@ def in_words(method: str) -> str:
     return method if "." in method else method.replace("_", " ")
 
 
+def as_subject(method: str) -> str:
+    """Return the name of a method within a sentence."""
+    return "the agent" if method == "agent" else in_words(method)
+
+
 def _filled(table: Table, heads: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Add columns and rows to a table; in a narrow terminal, a method's name has several lines."""
     for head in heads:

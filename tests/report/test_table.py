@@ -60,7 +60,7 @@ def test_printed_table_names_budget_and_finder():
     print_result(RESULT, console)
     text = console.file.getvalue()
     assert "ResNet-20 on digits, budget: macs 0.5 " in text
-    assert "found by agent in 96 evaluations, 42 s" in text
+    assert "found by the agent in 96 evaluations, 42 s" in text
     assert "the agent's own best 90.50 %" in text
 
 

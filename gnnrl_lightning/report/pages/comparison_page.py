@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from rich.table import Table
 
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import comparison_tables, in_words, where
+from gnnrl_lightning.report.comparison import as_subject, comparison_tables, where
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.comparison_figures import (
     differences_figure,
@@ -138,7 +138,7 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
         summary = [entry for entry in found["summary"] if str(entry["budget"]) == budget]
         best = max(summary, key=lambda entry: figure.merit(entry[key]["mean"]))
         score, dense = figure.with_unit(best[key]["mean"]), figure.text(found["dense"][f"{primary}_test"])
-        best_one = f"{_plain(best['method'])} is best with {score} {figure.label} {where(key, primary)}"
+        best_one = f"{as_subject(best['method'])} is best with {score} {figure.label} {where(key, primary)}"
         text = f"Budget {budget}: {best_one} (dense {dense})."
         paired = [entry for entry in found["paired"] if (str(entry["budget"]), entry["metric"]) == (budget, key)]
         yield text + (_lead(paired, figure.higher_is_better) if paired else "")
@@ -149,13 +149,13 @@ def _lead(paired: Sequence[Mapping[str, Any]], higher_is_better: bool) -> str:
     for entry in paired:
         low, high = entry["low"], entry["high"]
         if low is None or low <= 0 <= high:
-            sides["cannot be told from"].append(_plain(entry["method"]))
+            sides["cannot be told from"].append(as_subject(entry["method"]))
         else:
             sides["is better than" if (low > 0) == higher_is_better else "is worse than"].append(
-                _plain(entry["method"])
+                as_subject(entry["method"])
             )
     told = [f"{side} {joined(methods)}" for side, methods in sides.items() if methods]
-    return f" With 95 % confidence {_plain(paired[0]['agent'])} {', '.join(told)}."
+    return f" With 95 % confidence {as_subject(paired[0]['agent'])} {', '.join(told)}."
 
 
 def rich_table(table: Table) -> Iterator[str]:
@@ -165,7 +165,3 @@ def rich_table(table: Table) -> Iterator[str]:
     yield markup.table([str(column.header) for column in table.columns], [*map(list, rows)], strong="agent")
     if table.caption:
         yield markup.paragraph(str(table.caption), "about")
-
-
-def _plain(method: str) -> str:
-    return "the agent" if method == "agent" else in_words(method)

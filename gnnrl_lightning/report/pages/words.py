@@ -9,7 +9,7 @@ from typing import Any
 
 from gnnrl_lightning.objective import Figure
 from gnnrl_lightning.objective.protocol import primary_figure
-from gnnrl_lightning.report.comparison import in_words
+from gnnrl_lightning.report.comparison import as_subject, in_words
 from gnnrl_lightning.report.costs import (
     PREDICTED,
     RATIO,
@@ -114,7 +114,7 @@ def proposer(search: Mapping[str, Any]) -> str:
     """Return the name of what proposed the network, for readers."""
     if search["found_by"] == PREDICTED:
         return "measuring the latency"
-    return in_words(search["found_by"])
+    return as_subject(search["found_by"])
 
 
 def repeat(subcommand: str, folder: Path) -> str:
