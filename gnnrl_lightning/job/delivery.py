@@ -12,11 +12,11 @@ from torch import nn
 
 from gnnrl_lightning.checks import instance
 from gnnrl_lightning.evaluation.result import Evaluation
-from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_folder
 from gnnrl_lightning.job.choosing import choose, files_of, recosted
 from gnnrl_lightning.job.cuts import Cut, cut
 from gnnrl_lightning.job.finetuning import keyed
+from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import latency_figures
 from gnnrl_lightning.job.lossy import format_figures
 from gnnrl_lightning.job.prediction import front_figures
@@ -110,7 +110,7 @@ def finish(
         "latency": latency_figures(job, tested),
         "test_examples": len(job.task.data.test),
         "search": dict(search),
-        **_structure(job.dense_graph, cuts),
+        **_structure(job, cuts),
         **_stages(cuts[PRUNED], budget, search),
         "machine": machine(job.runtime.device),
         "versions": versions(),
@@ -173,20 +173,31 @@ def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapp
     }
 
 
-def _structure(graph: ComputationGraph, cuts: Mapping[str, Cut]) -> dict[str, Any]:
-    """Return the dense width of every group, the masked ones, and the MACs of every layer in order of computation."""
+def _structure(job: Job, cuts: Mapping[str, Cut]) -> dict[str, Any]:
+    """Return the dense width of every group, the masked ones, and MACs and time of every layer in order of computation.
+
+    The times are predicted, see `LatencyModel.operators`, if the budget limits the latency.
+    """
+    graph, names = job.dense_graph, ("dense", *cuts)
     widths = torch.stack([graph.widths, *(torch.tensor(each.widths) for each in cuts.values())])
-    macs = graph.cost.operator_macs(widths).T.tolist()
+    macs = graph.cost.operator_macs(widths)
     layers = [
         {
             "name": operator.name.rpartition(":")[0] or operator.name,
-            "macs": dict(zip(("dense", *cuts), row, strict=True)),
+            "macs": dict(zip(names, column.tolist(), strict=True)),
         }
-        for operator, row in zip(graph.operators, macs, strict=True)
-        if row[0] > 0
+        for operator, column in zip(graph.operators, macs.T, strict=True)
+        if column[0] > 0
     ]
-    masked = {"masked": list(graph.masked)} if graph.masked else {}
-    return {"groups": {group.name: group.width for group in graph.groups}, **masked, "layers": layers}
+    found: dict[str, Any] = {"groups": {group.name: group.width for group in graph.groups}}
+    found |= {"masked": list(graph.masked)} if graph.masked else {}
+    found["layers"] = layers
+    if (job if job.origin is None else job.origin).latency is not None:
+        milliseconds, computes = graph.latency.operators(widths), macs[0] > 0
+        for layer, column in zip(layers, milliseconds[:, computes].T, strict=True):
+            layer["latency_ms"] = dict(zip(names, column.tolist(), strict=True))
+        found["other_latency_ms"] = dict(zip(names, milliseconds[:, ~computes].sum(1).tolist(), strict=True))
+    return found
 
 
 def search_figures(searched: Searched) -> dict[str, Any]:

@@ -37,9 +37,18 @@ RESULT = {
     "search": {"evaluations": 96, "seconds": 41.6, "found_by": "agent", "agent_best": 90.5},
     "groups": {"conv1": 16, "layer1.<0>.conv1": 32},
     "layers": [
-        {"name": "conv1", "macs": {"dense": 1_500_000, "uniform": 700_000, "pruned": 800_000}},
-        {"name": "layer1", "macs": {"dense": 500_000, "uniform": 298_000, "pruned": 200_000}},
+        {
+            "name": "conv1",
+            "macs": {"dense": 1_500_000, "uniform": 700_000, "pruned": 800_000},
+            "latency_ms": {"dense": 6.0, "uniform": 3.5, "pruned": 3.25},
+        },
+        {
+            "name": "layer1",
+            "macs": {"dense": 500_000, "uniform": 298_000, "pruned": 200_000},
+            "latency_ms": {"dense": 2.0, "uniform": 1.5, "pruned": 1.0},
+        },
     ],
+    "other_latency_ms": {"dense": 0.5, "uniform": 0.25, "pruned": 0.125},
     "machine": {"processor": "a processor", "cores": 2},
     "versions": {"torch": "2.9"},
 }

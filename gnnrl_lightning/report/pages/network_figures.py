@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from gnnrl_lightning.report.costs import unit_prefix
+from gnnrl_lightning.report.costs import latency_batch, unit_prefix
 from gnnrl_lightning.report.pages.drawing import (
     DENSE,
     HEIGHT,
@@ -25,6 +25,9 @@ from gnnrl_lightning.report.pages.records import NETWORKS, RunRecord
 
 LABELLED = 24
 """Maximum number of groups or layers that are labelled by name."""
+
+OTHERS = "other_latency_ms"
+"""Key of the predicted times of operators without multiply-accumulates in result.json."""
 
 CHARACTERS = 40
 """Maximum length of all names together that are written horizontally."""
@@ -56,6 +59,20 @@ def layers_figure(record: RunRecord) -> Figure | None:
     rows = {name: [layer["macs"][name] / unit for layer in layers] for name in NETWORKS if name in layers[0]["macs"]}
     drawing = _along([layer["name"] for layer in layers], rows.pop("dense"), rows, f"{prefix}MACs of one example")
     drawing.axes[0].set_xlabel("layers, in order of computation")
+    return drawing
+
+
+def times_figure(record: RunRecord) -> Figure | None:
+    """Predicted time of every layer along the network, before and after, and that of all other operators."""
+    if record.result is None or OTHERS not in record.result:
+        return None
+    layers, others = record.result["layers"], record.result[OTHERS]
+    rows = {
+        name: [layer["latency_ms"][name] for layer in layers] + [others[name]] for name in NETWORKS if name in others
+    }
+    names = [*(layer["name"] for layer in layers), "others"]
+    drawing = _along(names, rows.pop("dense"), rows, f"ms for {latency_batch(record.result)}")
+    drawing.axes[0].set_xlabel("layers, in order of computation; all other operators")
     return drawing
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import yaml
 from matplotlib.figure import Figure
@@ -13,7 +14,12 @@ from gnnrl_lightning.report.files import files_line, lossy_formats, lossy_line
 from gnnrl_lightning.report.pages import markup
 from gnnrl_lightning.report.pages.candidate_figures import candidates_figure, search_figure
 from gnnrl_lightning.report.pages.drawing import styled, svg
-from gnnrl_lightning.report.pages.network_figures import layers_figure, sensitivity_figure, widths_figure
+from gnnrl_lightning.report.pages.network_figures import (
+    layers_figure,
+    sensitivity_figure,
+    times_figure,
+    widths_figure,
+)
 from gnnrl_lightning.report.pages.records import COMPRESS, NETWORKS, RunRecord
 from gnnrl_lightning.report.pages.training_figures import learning_figure, policy_figure, surrogate_figure
 from gnnrl_lightning.report.pages.words import (
@@ -81,6 +87,12 @@ PANELS: Mapping[str, Panel] = {
     ),
     "widths": Panel(widths_figure, "Widths", "Channels of each group before and after; groups are pruned together."),
     "layers": Panel(layers_figure, "MACs by layer", "Where the multiply-accumulates are, before and after."),
+    "times": Panel(
+        times_figure,
+        "Time by layer",
+        "Predicted from the times of single operators, without the overhead of their calls. Others: operators without "
+        "multiply-accumulates, such as additions and poolings.",
+    ),
     "sensitivity": Panel(
         sensitivity_figure,
         "Sensitivity",
@@ -203,13 +215,7 @@ def _details(record: RunRecord) -> Iterator[str]:
         heads += [*("ours" if name == "pruned" else name for name in rows)]
         yield markup.folded("Widths of all groups", markup.table(heads, cells))
     if "layers" in result:
-        names = [name for name in NETWORKS if name in result["layers"][0]["macs"]]
-        cells = [
-            [f"`{layer['name']}`", str(number), *(f"{layer['macs'][name]:,}" for name in names)]
-            for number, layer in enumerate(result["layers"], 1)
-        ]
-        heads = ["layer", "number", *(NETWORKS[name] for name in names)]
-        yield markup.folded("MACs of all layers", markup.table(heads, cells))
+        yield _layers(result["layers"])
     if record.candidates:
         rows = candidate_rows({"objective": record.objective}, record.candidates)
         yield markup.folded("All candidates", markup.table(*rows) + markup.paragraph(CANDIDATES, "about"))
@@ -224,3 +230,20 @@ def _details(record: RunRecord) -> Iterator[str]:
     yield markup.folded("Configuration", markup.code(record.configuration))
     if result:
         yield markup.folded("Search", markup.code(yaml.safe_dump(dict(result["search"]), sort_keys=False)))
+
+
+def _layers(layers: Sequence[Mapping[str, Any]]) -> str:
+    """Return MACs and, where they are predicted, milliseconds of all layers as a folded table."""
+    names, timed = [name for name in NETWORKS if name in layers[0]["macs"]], "latency_ms" in layers[0]
+    cells = [
+        [
+            f"`{layer['name']}`",
+            str(number),
+            *(f"{layer['macs'][name]:,}" for name in names),
+            *(f"{layer['latency_ms'][name]:.3g}" for name in names if timed),
+        ]
+        for number, layer in enumerate(layers, 1)
+    ]
+    heads = ["layer", "number", *(NETWORKS[name] for name in names)]
+    heads += [f"{NETWORKS[name]}, ms" for name in names if timed]
+    return markup.folded(f"MACs{' and times' if timed else ''} of all layers", markup.table(heads, cells))

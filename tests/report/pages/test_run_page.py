@@ -26,8 +26,13 @@ def test_a_run_with_all_files_has_every_figure():
     assert list(drawn(run_record())) == list(PANELS)
 
 
+UNTIMED = {
+    **{name: value for name, value in RESULT.items() if name != "other_latency_ms"},
+    "layers": [{name: layer[name] for name in ("name", "macs")} for layer in RESULT["layers"]],
+}
 WITHOUT = {
-    "result": ({"result": None}, {"widths", "layers"}),
+    "result": ({"result": None}, {"widths", "layers", "times"}),
+    "times": ({"result": UNTIMED}, {"times"}),
     "candidates": ({"candidates": ()}, {"candidates", "search"}),
     "metrics": ({"metrics": ()}, {"policy", "surrogate", "learning"}),
     "losses": ({"losses": None}, {"sensitivity"}),
@@ -41,6 +46,15 @@ def test_what_a_run_lacks_is_left_out(missing):
     assert set(PANELS) - set(drawn(record)) == left_out
     page = run_page(record)
     assert all((PANELS[name].heading in page) == (name not in left_out) for name in PANELS)
+
+
+def test_times_of_layers_and_of_all_other_operators():
+    axes = drawn(run_record())["times"].axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["conv1", "layer1", "others"]
+    dense, ours = ([bar.get_height() for bar in bars] for bars in axes.containers)
+    assert dense == [6.0, 2.0, 0.5] and ours == [3.25, 1.0, 0.125]
+    assert "MACs and times of all layers" in run_page(run_record())
+    assert "MACs of all layers" in run_page(run_record(result=UNTIMED))
 
 
 def test_groups_of_one_channel_and_of_none_are_named():
