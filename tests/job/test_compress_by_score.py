@@ -95,7 +95,7 @@ def test_the_agent_prunes_a_detector_by_a_score(detector, tmp_path, monkeypatch)
     assert score.calls <= search["evaluations"] + 3 and search["evaluations"] <= 24
     json.dumps(dict(found.figures))
     *_, text = str(found).splitlines()
-    assert f"found by {search['found_by']} in {search['evaluations']} evaluations" in text
+    assert f"found by the agent in {search['evaluations']} evaluations" in text and search["found_by"] == "agent"
     assert "Detector, budget: macs 0.5" in str(found) and "uniform" in str(found)
 
 
