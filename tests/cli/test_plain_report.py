@@ -12,8 +12,8 @@ from gnnrl_lightning.report.pages.run_page import PANELS
 from tests.cli.refused import assert_refused
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-# The agent of small.yaml learns without a surrogate.
-DRAWN = set(PANELS) - {"surrogate"}
+# The agent of small.yaml learns without a surrogate, and the latency is not limited.
+DRAWN = set(PANELS) - {"surrogate", "times"}
 
 
 def test_a_run_ends_with_its_report(fitted):
