@@ -17,6 +17,7 @@ from gnnrl_lightning.job.trained import train
 from gnnrl_lightning.report.costs import alike_line
 from gnnrl_lightning.rl.environments import AGENT
 from gnnrl_lightning.runs.folder import RunFolder
+from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.training.options import TrainingOptions
 from tests.support.fake_timer import FakeTimer, hidden, network_ms
 from tests.support.options import options_of
@@ -33,6 +34,7 @@ def folder(tmp_path):
 def searched_of(monkeypatch, folder, epochs=1, count=COUNT, **budget):
     training = {"pretraining": TrainingOptions(epochs=3), "finetuning": TrainingOptions(epochs=epochs)}
     options = options_of(delivery={"fastest_of": count}, evaluations=40, calibration_examples=32, **training)
+    options = replace(options, latency=LatencyOptions(cache=None))  # the times are not those of this machine
     task = two_hidden_task(monkeypatch)
     checked = check(task, Budget(**(budget or {"macs": 0.4})), options, Runtime(timer=FakeTimer()), folder)
     return search(train(checked, folder), "random", folder)
