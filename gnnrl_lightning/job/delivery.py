@@ -176,7 +176,8 @@ def stage_record(number: int, made: Cut, budget: Mapping[str, Any], search: Mapp
 def _structure(job: Job, cuts: Mapping[str, Cut]) -> dict[str, Any]:
     """Return the dense width of every group, the masked ones, and MACs and time of every layer in order of computation.
 
-    The times are predicted, see `LatencyModel.operators`, if the budget limits the latency.
+    The times are predicted if the budget limits the latency: those of `LatencyModel.operators`, scaled so that all
+    operators together take as long as the network is predicted to take.
     """
     graph, names = job.dense_graph, ("dense", *cuts)
     widths = torch.stack([graph.widths, *(torch.tensor(each.widths) for each in cuts.values())])
@@ -194,6 +195,7 @@ def _structure(job: Job, cuts: Mapping[str, Cut]) -> dict[str, Any]:
     found["layers"] = layers
     if (job if job.origin is None else job.origin).latency is not None:
         milliseconds, computes = graph.latency.operators(widths), macs[0] > 0
+        milliseconds *= (graph.latency(widths) / milliseconds.sum(1))[:, None]
         for layer, column in zip(layers, milliseconds[:, computes].T, strict=True):
             layer["latency_ms"] = dict(zip(names, column.tolist(), strict=True))
         found["other_latency_ms"] = dict(zip(names, milliseconds[:, ~computes].sum(1).tolist(), strict=True))

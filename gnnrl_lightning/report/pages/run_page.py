@@ -90,8 +90,8 @@ PANELS: Mapping[str, Panel] = {
     "times": Panel(
         times_figure,
         "Time by layer",
-        "Predicted from the times of single operators, without the overhead of their calls. Others: operators without "
-        "multiply-accumulates, such as additions and poolings.",
+        "Predicted from the times of single operators, scaled to the predicted time of the network. Others: operators "
+        "without multiply-accumulates, such as additions and poolings.",
     ),
     "sensitivity": Panel(
         sensitivity_figure,
