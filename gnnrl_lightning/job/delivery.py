@@ -193,9 +193,10 @@ def _structure(job: Job, cuts: Mapping[str, Cut]) -> dict[str, Any]:
     found: dict[str, Any] = {"groups": {group.name: group.width for group in graph.groups}}
     found |= {"masked": list(graph.masked)} if graph.masked else {}
     found["layers"] = layers
-    if (job if job.origin is None else job.origin).latency is not None:
+    if job.dense_latency is not None:
         milliseconds, computes = graph.latency.operators(widths), macs[0] > 0
-        milliseconds *= (graph.latency(widths) / milliseconds.sum(1))[:, None]
+        total = milliseconds.sum(1)
+        milliseconds *= (graph.latency(widths) / total.where(total > 0, 1.0))[:, None]
         for layer, column in zip(layers, milliseconds[:, computes].T, strict=True):
             layer["latency_ms"] = dict(zip(names, column.tolist(), strict=True))
         found["other_latency_ms"] = dict(zip(names, milliseconds[:, ~computes].sum(1).tolist(), strict=True))

@@ -104,9 +104,14 @@ class Job:
         return self.graph if self.origin is None else self.origin.graph
 
     @property
+    def dense_latency(self) -> Latency | None:
+        """Latency of the dense network with which the run began; None: the budget does not limit it."""
+        return self.latency if self.origin is None else self.origin.latency
+
+    @property
     def dense_milliseconds(self) -> float:
         """Measured latency of the dense network with which the run began, on the clock of `latency`."""
-        found = self.latency if self.origin is None else self.origin.latency
+        found = self.dense_latency
         assert found is not None, "the latency is not limited"
         return found.milliseconds[0]
 

@@ -21,7 +21,7 @@ from gnnrl_lightning.report.pages.drawing import styled
 from gnnrl_lightning.report.pages.records import COMPRESS, Losses, RunRecord
 from gnnrl_lightning.report.pages.run_page import run_figures, run_page
 from gnnrl_lightning.report.pages.runs_page import check_comparable, runs_page
-from gnnrl_lightning.report.pages.words import candidate_table, repeat, result_table, stage_rows
+from gnnrl_lightning.report.pages.words import candidate_table, repeat_command, result_table, stage_rows
 from gnnrl_lightning.runs.folder import SENSITIVITY, RunFolder
 from gnnrl_lightning.runs.integrity import read_figures, read_result
 from gnnrl_lightning.runs.settings import read_config
@@ -106,7 +106,7 @@ def _write_methods(folder: RunFolder) -> Path:
         drawn = [(f"{kind}-{budget}", figure) for kind, budget, figure in comparison_figures(found, journal)]
         _save(folder.figures, drawn)
     _, text = read_config(folder)
-    command = repeat("compare", folder.path)
+    command = repeat_command("compare", folder.path)
     return _write(folder.report, comparison_page(folder.path.resolve().name, command, text, found, journal))
 
 

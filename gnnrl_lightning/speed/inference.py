@@ -63,6 +63,7 @@ def fold_batch_norm(network: nn.Module, path: str, norm_path: str) -> None:
     numbers = norm.running_mean, norm.running_var, norm.eps, norm.weight, norm.bias
     fuse = fuse_linear_bn_weights if type(module) is nn.Linear else fuse_conv_bn_weights
     module.weight, module.bias = fuse(module.weight, module.bias, *numbers)  # pyright: ignore[reportArgumentType]
-    norm.__class__ = nn.Identity  # not another module in its place: the network may hold it under other names as well
+    # Not another module in its place: the network may hold it under other names as well, and it may have hooks.
+    norm.__class__ = nn.Identity
     norm._parameters.clear()
     norm._buffers.clear()

@@ -352,6 +352,9 @@ def test_other_limits_may_be_met_already_where_latency_is_limited(monkeypatch, t
     assert last.job.limits.limits["macs"] == 0.9 * DENSE > last.job.graph.cost.macs(last.job.graph.widths)
     result = deliver(search(train(last, folder), "uniform", folder), folder).figures
     assert result["pruned"]["latency_ratio"] <= 0.5
+    times = [*(layer["latency_ms"] for layer in result["layers"]), result["other_latency_ms"]]  # of the dense network's
+    assert sum(each["dense"] for each in times) == pytest.approx(result["dense"]["latency_ms"], rel=0.1)
+    assert sum(each["pruned"] for each in times) < 0.6 * sum(each["dense"] for each in times)
 
 
 def test_what_has_no_stages_says_so(network):

@@ -26,8 +26,8 @@ from gnnrl_lightning.report.pages.words import (
     candidate_rows,
     finder,
     prediction_rows,
-    prune,
-    repeat,
+    prune_command,
+    repeat_command,
     result_rows,
     stage_rows,
     title,
@@ -173,7 +173,7 @@ def _summary(record: RunRecord) -> Iterator[str]:
     if record.result["search"].get("front"):
         yield markup.heading("Other budgets")
         yield markup.table(*prediction_rows(record.result, record.result["search"]["front"]))
-        command = f"`{prune(record.folder, record.config)}`"
+        command = f"`{prune_command(record.folder, record.config)}`"
         python = "`compress` by a function that asks for its widths"
         yield markup.paragraph(FRONT.format(python if record.subcommand == COMPRESS else command), "about")
     if record.result.get("stages"):
@@ -223,7 +223,7 @@ def _details(record: RunRecord) -> Iterator[str]:
     if record.subcommand == COMPRESS:
         yield markup.paragraph("A run of `gnnrl_lightning.compress`: the same call in another folder repeats it.")
     else:
-        yield markup.code(repeat(record.subcommand, record.folder))
+        yield markup.code(repeat_command(record.subcommand, record.folder))
     facts = {**result.get("machine", {}), **result.get("versions", {})}
     if facts:
         yield markup.table(["environment", ""], [[name, str(value)] for name, value in facts.items()], kind="facts")

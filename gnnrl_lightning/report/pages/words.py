@@ -117,14 +117,14 @@ def proposer(search: Mapping[str, Any]) -> str:
     return as_subject(search["found_by"])
 
 
-def repeat(subcommand: str, folder: Path) -> str:
+def repeat_command(subcommand: str, folder: Path) -> str:
     """Return the command that repeats a run under another name."""
     return (
         f"python -m gnnrl_lightning {subcommand} --config {shlex.quote(str(folder / 'config.yaml'))} --run.name again"
     )
 
 
-def prune(folder: Path, config: Mapping[str, Any]) -> str:
+def prune_command(folder: Path, config: Mapping[str, Any]) -> str:
     """Return the command that prunes to the widths of one of the budgets of a run.
 
     Args:

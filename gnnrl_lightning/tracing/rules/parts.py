@@ -49,7 +49,7 @@ def cat(walk: Walk, tensors: list[Value], dim: int = 0) -> Value:
 def stack_along(walk: Walk, tensors: list[Value]) -> Value:
     """A concatenation along the second or the first dimension of tensors that have both."""
     if any(len(value.shape) < 2 for value in tensors):
-        raise NotImplementedError("vectors")
+        raise NotImplementedError("tensors of one dimension")
     return cat(walk, tensors, 1 if walk.operator == "hstack" else 0)
 
 

@@ -10,8 +10,8 @@ from gnnrl_lightning.report.pages.words import (
     finder,
     joined,
     limit,
-    prune,
-    repeat,
+    prune_command,
+    repeat_command,
     result_rows,
     result_table,
     title,
@@ -102,7 +102,7 @@ def test_enumerations(parts, said):
 
 def test_the_command_is_quoted():
     assert (
-        repeat("fit", Path("my runs/a"))
+        repeat_command("fit", Path("my runs/a"))
         == "python -m gnnrl_lightning fit --config 'my runs/a/config.yaml' --run.name again"
     )
 
@@ -144,7 +144,7 @@ def test_candidates_are_in_the_words_of_the_page():
     [({"checkpoint": None}, " --checkpoint runs/a/checkpoints/dense.safetensors"), ({"checkpoint": "mine.pt"}, "")],
 )
 def test_the_command_that_prunes_has_its_network_and_weights(config, weights):
-    assert prune(Path("runs/a"), config) == (
+    assert prune_command(Path("runs/a"), config) == (
         f"python -m gnnrl_lightning prune --config runs/a/config.yaml{weights} --widths runs/a/result.json "
         "--share BUDGET --run.name NAME"
     )
