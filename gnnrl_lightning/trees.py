@@ -114,8 +114,15 @@ def floats(tree: Tree, dtype: torch.dtype = torch.float32) -> Tree:
     return map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, tree)
 
 
-def channels_last(tree: Tree) -> Tree:
-    """Convert tensors `(N, C, H, W)` to the channels-last memory format; others are unchanged."""
+def channels_last(tree: Tree, wanted: bool = True) -> Tree:
+    """Convert tensors `(N, C, H, W)` to the channels-last memory format; others are unchanged.
+
+    Args:
+        tree: The tensors.
+        wanted: False: all are unchanged.
+    """
+    if not wanted:
+        return tree
     return map_tensors(
         lambda tensor: tensor.contiguous(memory_format=torch.channels_last) if tensor.dim() == 4 else tensor, tree
     )

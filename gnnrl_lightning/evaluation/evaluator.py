@@ -112,7 +112,7 @@ class Evaluator:
 
     def _inputs(self, part: Tensor, home: torch.device) -> Tree:
         given = to_device(take(self.holdout.inputs, part), home)
-        return channels_last(floats(self.normalize(given), self.dtype))
+        return channels_last(floats(self.normalize(given), self.dtype), self.pruner.channels_last)
 
     @cached_property
     def _stages(self) -> list[slice]:
@@ -124,9 +124,12 @@ class Evaluator:
     @cached_property
     def _dense(self) -> list[Tree]:
         """Outputs of the dense network for each batch. Train the dense network first."""
-        network = for_inference(independent_copy(self.pruner.network).eval(), self.pruner.layers, self.dtype)
+        network = self._fast(independent_copy(self.pruner.network).eval())
         with torch.inference_mode():
             return [floats(call(network, to_device(inputs, self.pruner.device))) for inputs, _ in self.batches]
+
+    def _fast(self, network: nn.Module) -> nn.Module:
+        return for_inference(network, self.pruner.layers, self.dtype, self.pruner.channels_last)
 
     def _evaluate(self, widths: Tensor, key: tuple[int, ...], proposer: str) -> Evaluation:
         self._dense  # noqa: B018  (excluded from the first candidate's time)
@@ -137,7 +140,7 @@ class Evaluator:
             with zeros_held(network, self.pruner.graph.masked):
                 self.finetune(network)
             examples += self.finetune.cost
-        course = self._run(for_inference(network, self.pruner.layers, self.dtype))
+        course = self._run(self._fast(network))
         dropped = course.examples < len(self.holdout)
         means = course.means()
         if dropped:

@@ -8,10 +8,11 @@ import torch
 from torch import nn
 
 from gnnrl_lightning.calibration.moments import Moments, collect_moments
+from gnnrl_lightning.networks.channels_last import runs_channels_last
 from gnnrl_lightning.repair.refit import Recording, positions_for, record
 from gnnrl_lightning.surgery.layers import Layer, find_layers
 from gnnrl_lightning.surgery.traced import TracedNetwork
-from gnnrl_lightning.trees import Tree, count, device_of, split
+from gnnrl_lightning.trees import Tree, channels_last, count, device_of, split
 
 
 class Dense:
@@ -42,6 +43,11 @@ class Dense:
         return find_layers(self.graph)
 
     @cached_property
+    def channels_last(self) -> bool:
+        """Whether the dense network and its candidates run with their channels last."""
+        return runs_channels_last(self.network, self.calibration)
+
+    @cached_property
     def moments(self) -> dict[str, Moments]:
         """Moments of the layers' inputs, by weight (the pass `moments`)."""
         return collect_moments(self.network, self.layers, self.batches())
@@ -49,7 +55,8 @@ class Dense:
     @cached_property
     def recording(self) -> Recording:
         """Layer outputs for `refit` (the pass `recording`)."""
-        return record(self.network, self.layers, self.calibration, positions_for(count(self.calibration)))
+        inputs = channels_last(self.calibration, self.channels_last)
+        return record(self.network, self.layers, inputs, positions_for(count(inputs)))
 
     @property
     def device(self) -> torch.device:

@@ -49,7 +49,7 @@ from gnnrl_lightning.repair.residuals import LayerHooks, Rerun, ResidualObserver
 from gnnrl_lightning.surgery.layers import Layer
 from gnnrl_lightning.surgery.vanished import WithoutInputs
 from gnnrl_lightning.tracing.axes import Selection
-from gnnrl_lightning.trees import Tree, call, channels_last, device_of
+from gnnrl_lightning.trees import Tree, call, device_of
 
 SAMPLES = 1024 * POSITIONS
 """Maximum number of sampled positions of a layer: more examples say more than more positions of the same ones."""
@@ -112,7 +112,7 @@ def refit(
         weights = {name: tensor for name, tensor in fitter.tensors.items() if name in recording.targets}
         observer = ResidualObserver(weights, fitter, fitter.constants)
         with eval_mode(pruned), observer:
-            call(pruned, channels_last(recording.inputs))
+            call(pruned, recording.inputs)
         if fitter.waiting is not None:
             raise RuntimeError("the pruned network does not add the same outputs to shortcuts as the dense network")
 
@@ -134,7 +134,7 @@ def record(dense: nn.Module, layers: Mapping[str, Layer], inputs: Tree, per_exam
     layers = {name: layer for name, layer in layers.items() if not layer.shared}
     recorder = _Recorder(layers, per_example)
     with torch.no_grad(), eval_mode(dense), ResidualObserver(named_weights(dense, layers), recorder):
-        call(dense, channels_last(inputs))
+        call(dense, inputs)
     return Recording(recorder.all_targets(), recorder.epsilons, inputs)
 
 

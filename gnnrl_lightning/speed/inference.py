@@ -18,19 +18,25 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
 
 
-def for_inference(network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32) -> nn.Module:
+def for_inference(
+    network: nn.Module, layers: Mapping[str, Layer], dtype: torch.dtype = torch.float32, last: bool = True
+) -> nn.Module:
     """Return a faster network with the same outputs up to rounding. It reuses the modules of `network`.
 
-    Each batch norm is folded into a layer if it is the layer's only reader, the weights are stored channels last, and
-    on CPUs convolutions are fused with the operators that follow them, see `fusion`.
+    Each batch norm is folded into a layer if it is the layer's only reader, weights may be stored channels last, and on
+    CPUs convolutions are fused with the operators that follow them, see `fusion`.
 
     Args:
         network: A network in evaluation mode that is needed for scoring only; do not use it again.
         layers: Its layers, see `find_layers`.
         dtype: Precision of weights and activations; convert the inputs as well.
+        last: Whether weights are stored channels last, see `gnnrl_lightning.networks.channels_last`; convert the inputs
+            as well.
     """
     fold_batch_norms(network, layers)
-    network.requires_grad_(False).to(dtype=dtype, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    network.requires_grad_(False).to(dtype)
+    if last:
+        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
     return fuse_convolutions(network)
 
 

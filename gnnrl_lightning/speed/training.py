@@ -92,19 +92,23 @@ def tune_training(
     with isolate_rng():
         reference = _outputs(network, inputs, REFERENCE)
         for precision in PRECISIONS:
-            found = {(precision, last): Step(network, inputs, targets, objective, precision, last) for last in FORMATS}
             try:
                 agrees = precision == REFERENCE or objective.agrees(_outputs(network, inputs, precision), reference)
-                for step in found.values() if agrees else ():
-                    step()
             except (RuntimeError, TypeError):  # an operator that has no kernel for this precision
-                if precision == REFERENCE:
-                    raise
                 agrees = False
-            if agrees:
-                steps |= found
-            else:
+            found: dict[tuple[str, bool], Callable[[], None]] = {}
+            for last in FORMATS if agrees else ():
+                step = Step(network, inputs, targets, objective, precision, last)
+                try:
+                    step()
+                except (RuntimeError, TypeError):  # no kernel, or a view that is impossible with channels last
+                    if (precision, last) == USUAL:
+                        raise
+                    continue
+                found[precision, last] = step
+            if not found:
                 refused.append(precision)
+            steps |= found
         seconds: dict[tuple[str, bool], list[float]] = {way: [] for way in steps}
         for _ in range(ROUNDS):
             for way, step in steps.items():

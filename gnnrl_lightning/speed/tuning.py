@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from gnnrl_lightning.networks.channels_last import runs_channels_last
 from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.speed.inference import PRECISIONS, for_inference
@@ -78,10 +79,11 @@ def tune(
     found: dict[str, tuple[float, int]] = {}
     refused = []
     reference = None
+    last = runs_channels_last(network, inputs)
     with torch.inference_mode():
         for name in sorted(PRECISIONS, key=lambda name: name != REFERENCE):
-            fast = for_inference(independent_copy(network).eval(), layers, PRECISIONS[name])
-            given = channels_last(floats(inputs, PRECISIONS[name]))
+            fast = for_inference(independent_copy(network).eval(), layers, PRECISIONS[name], last)
+            given = channels_last(floats(inputs, PRECISIONS[name]), last)
             parts = split(take(given, slice(CHECKED)), sizes[0])
             try:
                 outputs = join([floats(call(fast, part)) for part in parts])  # which warms up, too

@@ -160,9 +160,9 @@ def measure_outputs(
     """
     graph, objective = pruner.graph, pruner.objective
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
-    batches = [channels_last(batch) for batch in pruner.batches()]
+    batches = [channels_last(batch, pruner.channels_last) for batch in pruner.batches()]
     with torch.no_grad():
-        fast = for_inference(independent_copy(pruner.network).eval(), pruner.layers)
+        fast = for_inference(independent_copy(pruner.network).eval(), pruner.layers, last=pruner.channels_last)
         dense = [call(fast, batch) for batch in batches]
         for number, group in enumerate(graph.groups):
             known = {group.width: 0.0}
@@ -172,7 +172,7 @@ def measure_outputs(
                     measured[number, column] = known[width]
                     continue
                 network = pruner.repaired(narrowed(pruner, number, width), REPAIRS["reconstruction"])
-                network = for_inference(network, pruner.layers)
+                network = for_inference(network, pruner.layers, last=pruner.channels_last)
                 total = sum(
                     float(objective.distance(call(network, batch), outputs).sum())
                     for batch, outputs in zip(batches, dense, strict=True)

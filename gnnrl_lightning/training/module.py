@@ -77,7 +77,7 @@ class SupervisedModule(LightningModule):
         return self._run(self.network, inputs)
 
     def _run(self, network: nn.Module, inputs: Tree) -> Tree:
-        return call(network, channels_last(inputs) if self.options.channels_last is True else inputs)
+        return call(network, channels_last(inputs, self.options.channels_last is True))
 
     def on_fit_start(self) -> None:
         """Move the teacher to the device."""

@@ -19,7 +19,7 @@ from gnnrl_lightning.training.mixup import check_mixable
 from gnnrl_lightning.training.module import SupervisedModule
 from gnnrl_lightning.training.optimizers import make_optimizer
 from gnnrl_lightning.training.options import TrainingOptions
-from gnnrl_lightning.trees import Tree, call, tensors
+from gnnrl_lightning.trees import Tree, call, channels_last, tensors
 
 EXAMPLES, STEPS = 2, 1000
 """Examples of the step that is tried, and the most steps at which a schedule is."""
@@ -93,6 +93,9 @@ def try_step(network: nn.Module, options: TrainingOptions, objective: Objective,
     name = f"objective {type(objective).__name__}"
     with isolate_rng(), torch.enable_grad():
         copied = independent_copy(network).train()
+        last = options.channels_last is True
+        if last:
+            copied.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         optimizer = make_optimizer(
             options.optimizer,
             copied.parameters(),
@@ -104,7 +107,13 @@ def try_step(network: nn.Module, options: TrainingOptions, objective: Objective,
 
         def closure() -> Tensor:
             optimizer.zero_grad()
-            outputs = _called("the network in training mode", "outputs as in evaluation mode", call, copied, inputs)
+            outputs = _called(
+                "the network in training mode",
+                "outputs as in evaluation mode",
+                call,
+                copied,
+                channels_last(inputs, last),
+            )
             try:
                 loss = _called(f"{name}: loss", "a scalar tensor", objective.loss, outputs, targets)
             except UserError as error:

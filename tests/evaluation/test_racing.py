@@ -217,7 +217,7 @@ class Shelf:
     def __init__(self, images=100):
         costs = SimpleNamespace(costs=lambda widths: {"macs": int(widths.sum())})
         self.graph, self.layers, self.examples = costs, {}, 7
-        self.device = torch.device("cpu")
+        self.device, self.channels_last = torch.device("cpu"), True
         self.numbers = images
         self.network = Answers(torch.zeros(images, dtype=torch.int64))
         self.made = []

@@ -285,6 +285,26 @@ def test_what_was_measured_is_not_measured_again(network, tmp_path, monkeypatch)
         compress(network, Digits(), Budget(macs=0.5, channel_multiple=2), **given)
 
 
+class Viewing(torch.nn.Module):
+    """Reads channels and pixels as one dimension, which is impossible where channels lie last in memory."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Conv2d(8, 12, 3, padding=1)
+        self.head = torch.nn.Linear(12 * 64, 10)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x).relu()).relu().view(len(x), -1))
+
+
+def test_a_network_that_views_channels_and_pixels_as_one():
+    data = Digits()
+    delivered = compress(Viewing(), data, Budget(macs=0.5), by="dynamic_programming", options=options_of(**SHORT))
+    assert delivered.network.b.out_channels == delivered.widths["b"] < 12
+    some = data.some(4)
+    assert delivered.network(data.normalize(some.inputs)).shape == (4, 10)
+
+
 def test_layers_that_the_caller_keeps_stay(network):
     kept = GroupOptions(keep=["1"])
     given = {"by": "uniform", "options": options_of(**SHORT), "groups": kept}

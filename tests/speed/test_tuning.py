@@ -82,7 +82,10 @@ def test_sizes_beyond_the_images_are_not_tried(network):
     result, clock = tuned(network, table((3, 2, 1), (3, 2, 1)), images=5)
     assert result.batch_size == 4 and {size for _, size in clock.asked} == {1, 2, 4}  # five are 2 + 2 + 1
     result, clock = tuned(network, {}, sizes=(64, 128), images=5)
-    assert result.batch_size == 64 and {size for _, size in clock.asked} == {5}
+    assert result.batch_size == 64 and {size for _, size in clock.asked} == {
+        2,
+        5,
+    }  # two are the trial of a memory format
 
 
 def test_the_network_is_left_as_it_is(network):
@@ -91,6 +94,19 @@ def test_the_network_is_left_as_it_is(network):
     after = network[0].state_dict()
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert isinstance(network[0].bn1, nn.BatchNorm2d)
+
+
+def test_code_that_does_not_run_channels_last_is_measured_without():
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Viewing(), nn.Linear(64, 10))
+    result, clock = tuned((network, {}), table((3, 2, 1), (4, 3, 2)), images=8)
+    assert (result.precision, result.batch_size, result.refused) == ("32", 8, ()) and clock.asked
+
+
+class Viewing(nn.Module):
+    """Reads channels and pixels as one dimension."""
+
+    def forward(self, x):
+        return x.view(len(x), -1)[:, :64]
 
 
 class Coarse(nn.Module):

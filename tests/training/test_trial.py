@@ -98,6 +98,13 @@ class Parts(Layer):
         return (self.layer(x), x) if self.training else self.layer(x)
 
 
+class Viewing(nn.Module):
+    """Reads channels and pixels as one dimension."""
+
+    def forward(self, x):
+        return x.view(len(x), -1)
+
+
 class WithoutGradients(Layer):
     def forward(self, x):
         with torch.no_grad():
@@ -179,6 +186,14 @@ NETWORKS = [
 def test_so_is_the_network_in_training_mode(digits, layer, message):
     with pytest.raises(UserError, match=message):
         check_training(flat(layer).eval(), TrainingOptions(epochs=1), Classification(), digits)
+
+
+def test_so_is_the_memory_format(digits):
+    layers = nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 3, 3, padding=1), Viewing(), nn.Linear(48, 10)
+    network = nn.Sequential(nn.Flatten(), *layers)
+    check_training(network, TrainingOptions(epochs=1, channels_last=False), Classification(), digits)
+    with pytest.raises(UserError, match=r"^the network in training mode fails: view size is not compatible"):
+        check_training(network, TrainingOptions(epochs=1, channels_last=True), Classification(), digits)
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gnnrl_lightning.errors import UserError, first_line
+from gnnrl_lightning.tracing.program.heads import attention_of_heads
 from gnnrl_lightning.tracing.program.regions import enter_regions, region_name, regions
 from gnnrl_lightning.tracing.program.sources import in_line, line_of, module_of, source_of
 from gnnrl_lightning.tracing.program.writes import replace_slice_writes
@@ -66,11 +67,11 @@ def unused_tensors(program: ExportedProgram) -> tuple[list[str], list[str]]:
 def run(network: nn.Module, inputs: Inputs) -> Any:
     """Run one forward pass without gradients; if the inputs are on the meta device, so is what the code creates."""
     device = next(tensor.device for tensor in tensors(inputs))
-    if device.type != "meta":
-        with torch.no_grad():
+    with torch.no_grad(), attention_of_heads():
+        if device.type != "meta":
             return call(network, inputs)
-    with torch.no_grad(), device, _masks_as_given():
-        return call(network, inputs)
+        with device, _masks_as_given():
+            return call(network, inputs)
 
 
 DATA: Any = Tensor.data
