@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.utils import fuse_conv_bn_weights, fuse_linear_bn_weights
 
+from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.speed.fusion import fuse_convolutions
 from gnnrl_lightning.surgery.layers import Layer
 
@@ -36,7 +37,7 @@ def for_inference(
     fold_batch_norms(network, layers)
     network.requires_grad_(False).to(dtype)
     if last:
-        network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+        store_channels_last(network)
     return fuse_convolutions(network)
 
 

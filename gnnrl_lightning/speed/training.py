@@ -11,6 +11,7 @@ from lightning.pytorch.utilities.seed import isolate_rng
 from torch import nn
 
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.options import AUTO
@@ -150,7 +151,7 @@ class Step:
         self.network = independent_copy(network).train()
         self.inputs, self.targets, self.objective, self.precision = inputs, targets, objective, precision
         if last:
-            self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            store_channels_last(self.network)
             self.inputs = channels_last(inputs)
 
     def __call__(self) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
+from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.processes import share_weights
@@ -127,7 +128,7 @@ def channels_last_weights(networks: Sequence[nn.Module], wanted: bool = True) ->
     """
     try:
         for network in networks if wanted else ():
-            network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            store_channels_last(network)
         yield
     finally:
         for network in networks if wanted else ():

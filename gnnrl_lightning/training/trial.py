@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError, finite_number, with_place
 from gnnrl_lightning.networks import eval_mode, not_finite
+from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.training.distillation import Teacher
@@ -95,7 +96,7 @@ def try_step(network: nn.Module, options: TrainingOptions, objective: Objective,
         copied = independent_copy(network).train()
         last = options.channels_last is True
         if last:
-            copied.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+            store_channels_last(copied)
         optimizer = make_optimizer(
             options.optimizer,
             copied.parameters(),

@@ -297,9 +297,22 @@ class Viewing(torch.nn.Module):
         return self.head(self.b(self.a(x).relu()).relu().view(len(x), -1))
 
 
-def test_a_network_that_views_channels_and_pixels_as_one():
+class Volume(torch.nn.Module):
+    """Three-dimensional convolutions, whose weights have no format with channels last as those of images have."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = torch.nn.Conv3d(1, 8, 3, padding=1), torch.nn.Conv3d(8, 12, 3, padding=1)
+        self.head = torch.nn.Linear(12, 10)
+
+    def forward(self, x):
+        return self.head(self.b(self.a(x.reshape(-1, 1, 2, 4, 8)).relu()).mean((2, 3, 4)))
+
+
+@pytest.mark.parametrize("make", [Viewing, Volume])
+def test_networks_that_do_not_run_channels_last(make):
     data = Digits()
-    delivered = compress(Viewing(), data, Budget(macs=0.5), by="dynamic_programming", options=options_of(**SHORT))
+    delivered = compress(make(), data, Budget(macs=0.5), by="dynamic_programming", options=options_of(**SHORT))
     assert delivered.network.b.out_channels == delivered.widths["b"] < 12
     some = data.some(4)
     assert delivered.network(data.normalize(some.inputs)).shape == (4, 10)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from gnnrl_lightning.networks.channels_last import runs_channels_last
+from gnnrl_lightning.networks.channels_last import runs_channels_last, store_channels_last
 
 READ = {
     "channels and pixels as one": (lambda x: x.view(len(x), -1)[:, :12], False),
@@ -36,6 +36,16 @@ def test_a_view_of_what_lies_apart_needs_the_usual_format(read, runs, examples):
     assert runs_channels_last(network, torch.randn(examples, 3, 4, 4)) is runs
     assert network.training and network.b.weight.is_contiguous()
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+
+
+def test_weights_of_images_alone_are_stored_channels_last():
+    network = nn.Sequential(nn.Conv2d(3, 4, 2), nn.Unflatten(2, (1, -1)), nn.Conv3d(4, 5, (1, 2, 2)))
+    x = torch.randn(2, 3, 4, 4)
+    expected = network(x)
+    store_channels_last(network)
+    assert network[0].weight.is_contiguous(memory_format=torch.channels_last) and network[2].weight.is_contiguous()
+    torch.testing.assert_close(network(x), expected)
+    assert runs_channels_last(network, x)
 
 
 def test_other_inputs_may_have_any_format():
