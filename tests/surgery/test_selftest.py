@@ -165,11 +165,11 @@ class KeptForOneShape(Code):
 
     def __init__(self):
         super().__init__()
-        self.stride = torch.tensor(2.0)
+        self.strides = torch.tensor([2.0])
 
     def between(self, x):
         if self.kept_for != x.shape:
-            self.kept_for, self.offset = x.shape, torch.full(x.shape[2:], self.stride.tolist(), dtype=x.dtype)
+            self.kept_for, self.offset = x.shape, torch.full(x.shape[2:], self.strides.tolist()[0], dtype=x.dtype)
         return x + self.offset
 
 
