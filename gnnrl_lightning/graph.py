@@ -193,7 +193,8 @@ class ComputationGraph(TracedNetwork):
             inputs, self_test = self._tested
             network = shared_copy(self._walk.network)
             home = next((tensor.device for tensor in network.parameters()), torch.device("cpu"))
-            self._removable = find_removable(self, network, to_device(inputs, home), self_test)
+            with torch.compiler.set_stance("force_eager"):  # as in `trace`
+                self._removable = find_removable(self, network, to_device(inputs, home), self_test)
         return self._removable
 
     @property

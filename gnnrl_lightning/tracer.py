@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 from torch import nn
 
 from gnnrl_lightning.checks import flag
@@ -25,6 +26,7 @@ MAX_ROUNDS = 12
 """Maximum number of rounds of the self-test, each of which freezes or parts at least one group."""
 
 
+@torch.compiler.set_stance("force_eager")  # a network of torch.compile would be compiled for every copy and width
 def trace(
     network: nn.Module,
     example_inputs: Any,

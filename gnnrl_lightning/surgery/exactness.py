@@ -93,9 +93,14 @@ def _examples(inputs: Inputs, generator: torch.Generator) -> Iterator[Inputs]:
 
 
 def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
-    """Return a float64 copy with random weights, without dead channels and zero scales, so that differences show."""
+    """Return a float64 copy with random weights, without dead channels and zero scales, so that differences show.
+
+    Other tensors that modules hold have the same values: the code may have computed one from another.
+    """
 
     def random(name: str, tensor: Tensor) -> Tensor:
+        if not name and (tensor.is_floating_point() or tensor.is_complex()):
+            return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
         if tensor.is_complex():
             return torch.complex(random(name, tensor.real), random(name, tensor.imag))
         if not tensor.is_floating_point():

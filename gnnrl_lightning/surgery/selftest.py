@@ -35,6 +35,9 @@ from gnnrl_lightning.trees import to_device
 Choose = Callable[[Sequence[int]], tuple[Selection, Tensor]]
 """Groups to prune -> kept channels, and widths."""
 
+META = "meta"
+"""Word in the errors of PyTorch about code that needs values, or makes tensors elsewhere, on the meta device."""
+
 
 def find_faults(graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool) -> dict[str, Fault]:
     """Return the groups that fail the tests of the pruned network: name -> fault.
@@ -75,7 +78,12 @@ def _find_faults(
     tested = on_meta(network), to_device(inputs, "meta")
 
     def shapes(pruned: Sequence[int]) -> str | None:
-        chosen, widths = choose(pruned)
+        uncounted = _uncounted(graph, choose(pruned)[1])
+        if uncounted:
+            fault = shape_fault(*tested, graph.cuts, choose(pruned)[0], None, graph.dependents)
+            if fault is not None:
+                return fault
+        chosen, widths = choose([group for group in pruned if group not in uncounted])
         return shape_fault(*tested, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.dependents)
 
     def values(pruned: Sequence[int]) -> str | None:
@@ -95,6 +103,10 @@ def _find_faults(
             # If pruned groups pass, the costs of the dense network are right, too.
             tested = check_dense(network, inputs, int(graph.cost.macs(graph.widths)))
             found = find_culprits(every, shapes)
+            if any(META in reason for reason in found.values()):
+                # Only the pruned network needs values: its code has kept what it computed for the dense one's shapes.
+                tested = without_gradients(network), inputs
+                found = find_culprits(list(found), shapes)
         if not found and self_test and every:
             explain, found = explain_values, find_culprits(every, values)
         if not found and every and reads_training(network):
@@ -121,11 +133,18 @@ def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
         drawn[mine] = torch.tensor(chosen)
         taken |= {Fraction(number, width) for number in chosen}
     drawn = drawn.maximum(graph.least)
-    for item, axis in graph.dependents.summaries:
-        if item.operator == "einsum":  # over one channel PyTorch multiplies, which `FlopCounterMode` does not count
-            summed = list(axis.counts)
-            drawn[summed] = drawn[summed].clamp(min=2)
+    uncounted = sorted(_uncounted(graph, drawn))
+    drawn[uncounted] = torch.where(graph.widths[uncounted] > 2, 2, drawn[uncounted])
     return drawn
+
+
+def _uncounted(graph: TracedNetwork, widths: Tensor) -> set[int]:
+    """Return groups of which an Einstein sum has a single channel at `widths (G,)`.
+
+    PyTorch then multiplies instead, which `FlopCounterMode` does not count.
+    """
+    sums = [axis for item, axis in graph.dependents.summaries if item.operator == "einsum"]
+    return {group for axis in sums if int(axis.size(widths)) == 1 for group in axis.counts}
 
 
 def _selections(graph: TracedNetwork, drawn: Tensor, generator: torch.Generator) -> Choose:
@@ -213,10 +232,10 @@ def shape_fault(
     inputs: Inputs,
     cuts: Mapping[str, Cut],
     selection: Selection,
-    macs: int,
+    macs: int | None,
     dependents: Dependents = NOTHING,
 ) -> str | None:
-    """Return why the pruned network does not run or does not cost `macs`, or None if it runs at that cost.
+    """Return why the pruned network does not run or does not cost `macs`, if given, or None if it runs at that cost.
 
     Only shapes matter: the network may be on the meta device, see `on_meta`.
     """
@@ -224,7 +243,7 @@ def shape_fault(
         counted = _count(prune(network, cuts, selection, dependents), inputs)
     except Exception as error:  # the user's code may raise anything at other widths
         return f"{DOES_NOT_FOLLOW} ({first_line(error)[:160]})"
-    return None if counted == macs else f"the pruned network has {counted:,} MACs where {macs:,} were expected"
+    return None if macs in (None, counted) else f"the pruned network has {counted:,} MACs where {macs:,} were expected"
 
 
 def find_culprits(groups: Sequence[int], fault: Callable[[Sequence[int]], str | None]) -> dict[int, str]:

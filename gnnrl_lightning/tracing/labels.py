@@ -230,6 +230,15 @@ class Labels:
         for row in labels:
             self.tag(row)
 
+    def mark(self) -> dict[str, int]:
+        """Return how many constraints there are of each kind, for `forget`."""
+        return {kind: len(constraints) for kind, constraints in vars(self).items() if kind != "count"}
+
+    def forget(self, before: dict[str, int]) -> None:
+        """Drop the constraints that have been recorded since `mark`."""
+        for kind, count in before.items():
+            del getattr(self, kind)[count:]
+
     def settle(self, channel: np.ndarray) -> tuple[list[Use], list[Tensor]]:
         """Return all rows that must keep equal counts and all tags, with those of splits and parts.
 

@@ -11,7 +11,7 @@ from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.tracing.program import heads
 from tests.support.exactness import difference, forward, macs_of, noise, random_weights
-from tests.support.networks_branches import BRANCHES, Chain
+from tests.support.networks_branches import BRANCHES, Chain, Residual
 
 IMAGES = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
 
@@ -152,3 +152,16 @@ def test_of_parallel_branches_the_cheapest_one_stays():
     assert [group.name for group in graph.groups] == ["near", "far"]
     assert graph.removable.groups.tolist() == [False, True]
     assert graph.removable.reasons[0].endswith("if the groups that may go were gone, too")
+
+
+@pytest.mark.filterwarnings("ignore:Using `torch.compile")
+def test_a_compiled_network_is_not_compiled_in_tests():
+    """Each copy and each width would be compiled on its own."""
+    compiled = []
+
+    def backend(module, _):
+        compiled.append(module)
+        return module.forward
+
+    graph = trace(torch.compile(Residual(), backend=backend), torch.zeros(1, 3, 10, 10))
+    assert graph.removable.groups.any() and not compiled

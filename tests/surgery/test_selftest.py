@@ -158,6 +158,46 @@ def test_code_that_needs_values_is_tested_with_data():
     assert [(group.name, group.width) for group in graph.groups] == [("a", 8), ("b", 6)]
 
 
+class KeptForOneShape(Code):
+    """As the anchors of a detector, kept for a shape of the features; others are computed from values."""
+
+    kept_for, offset = None, None
+
+    def __init__(self):
+        super().__init__()
+        self.strides = torch.tensor([2.0])
+
+    def between(self, x):
+        if self.kept_for != x.shape:
+            self.kept_for, self.offset = x.shape, torch.full(x.shape[2:], self.strides.tolist()[0], dtype=x.dtype)
+        return x + self.offset
+
+
+def test_code_that_needs_values_for_the_pruned_network_alone_is_tested_with_data():
+    network, example = KeptForOneShape(), torch.randn(1, 3, 6, 6)
+    network(example)
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("a", 8), ("b", 6)]
+
+
+class ViewBeforeAnEinsteinSum(nn.Module):
+    """The size of the view is a constant of the code; PyTorch counts no MACs of the sum over a single channel."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.weight, self.b = nn.Linear(4, 2), nn.Parameter(torch.rand(2, 5)), nn.Linear(5, 3)
+
+    def forward(self, x):
+        return self.b(torch.einsum("np,pt->nt", self.a(x).view(-1, 2), self.weight))
+
+
+@pytest.mark.parametrize("self_test", [True, False])
+def test_groups_of_two_channels_are_tested_where_one_costs_nothing_that_is_counted(self_test):
+    graph = gnnrl_lightning.trace(ViewBeforeAnEinsteinSum(), torch.zeros(1, 4), self_test=self_test)
+    assert [group.name for group in graph.groups] == ["einsum"]
+    assert any(group.name == "a" and "view(-1, 2) has a size" in group.reason for group in graph.frozen)
+
+
 @pytest.fixture(scope="module")
 def traced():
     network = resnet20().eval()

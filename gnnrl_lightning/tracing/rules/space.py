@@ -115,6 +115,14 @@ def unfold(walk: Walk, x: Value, dim: int, *_: Any) -> Value:
     return Value(walk.shape, tuple(labels.unsqueeze(-1) for labels in passed.labels))
 
 
+@rule("diff", kind="other")
+def differences(walk: Walk, x: Value, n: int = 1, dim: int = -1, *ends: Value | None) -> Value:
+    """Differences of neighbours along a dimension: other channels pass."""
+    if any(end is not None for end in ends):
+        raise NotImplementedError("values before or behind")
+    return Value(walk.shape, over(walk, x, (dim % len(x.shape),), "is a difference of neighbours").labels)
+
+
 @rule("im2col", kind="shape")
 def patches(walk: Walk, x: Value, kernel: list[int], *_: Any) -> Value:
     """Patches `(N, C * kernel, L)` of a map: each channel is a block of neighbours."""

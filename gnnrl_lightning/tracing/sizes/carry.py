@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
-from torch.fx import Node
+from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate
 
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
@@ -58,6 +58,7 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
 
 def _pass(state: Walk, program: ExportedProgram) -> None:
     values: dict[Node, Any] = {}
+    unread = _unread(program.graph)
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in program.graph.nodes:
         state.node, state.module, state.line = node, state.module_of(node), line_of(node)
@@ -66,13 +67,32 @@ def _pass(state: Walk, program: ExportedProgram) -> None:
             state.operator = "input"
             values[node] = _placeholder(state, node, specs[node.name])
         elif node.op == "call_function":
+            before, steps = state.labels.mark(), len(state.steps)
             values[node] = _call(state, node, values)
+            if node in unread:
+                state.labels.forget(before)
+                del state.steps[steps:]
         elif node.op == "output":
             state.operator, state.source = "output", ""
             state.results = [argument.name for argument in node.all_input_nodes]
             for result in _tensors(node.args, values):
                 state.freeze(result, "is an output of the network")
     state.node, state.derived, state.created, state.scores = None, set(), {}, {}  # the walk outlives the program
+
+
+def _unread(graph: Graph) -> set[Node]:
+    """Return the parts of tensors that nothing reads: the code takes their sizes, `self.weight[0].numel()`."""
+    found: set[Node] = set()
+    for node in reversed(graph.nodes):
+        if node.op == "call_function" and found.issuperset(node.users):
+            row = find_rule(node.target)
+            if (
+                _returns_nothing(node.target)
+                or operator_name(node.target) == "getitem"
+                or (row and row.kind == "shape")
+            ):
+                found.add(node)
+    return found
 
 
 def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
@@ -148,7 +168,7 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
             reason = f"flows through an operator whose rule does not know these arguments ({first_line(error)})"
             result, kind = unknown(state, node, values, reason), "other"
     result = _plain(result)
-    if isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable and isinstance(node.args[0], Node):
+    if _is_mutable(target) and isinstance(node.args[0], Node):
         values[node.args[0]] = result  # in place: from now on the operand is the result
     output = result[0] if isinstance(result, (tuple, list)) and result else result
     if isinstance(output, Value):
@@ -168,6 +188,10 @@ def _plain(result: Any) -> Any:
         return result
     kept = tuple(labels for labels in result.labels if support(labels) or bool((labels != FIXED).any()))
     return result if len(kept) == len(result.labels) else Value(result.shape, kept)
+
+
+def _is_mutable(target: Any) -> bool:
+    return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
 def _returns_nothing(target: Any) -> bool:
