@@ -215,7 +215,8 @@ class _Batches(Dataset[Any]):
             if key is None:
                 keys = ", ".join(map(str, batch))
                 raise UserError(
-                    f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as `target`"
+                    f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as "
+                    "`target` of Datasets or FromDataModule"
                 )
             return {each: value for each, value in batch.items() if each != key}, batch[key]
         if isinstance(batch, (tuple, list)) and len(batch) == 2:

@@ -169,7 +169,7 @@ def single(items):
         (Broken(5), {}, r"^Broken\[3\] fails: no such file \(test_datasets.py, line \d+\); expected an example$"),
         (Ragged(5), {}, "examples of Ragged make no batch: .* a collate function of your own"),
         (Triples(5), {}, "an example of Triples is 3 parts: expected an input and a target, or a dictionary"),
-        (ByName(5, key="y"), {}, "has pixels, mask, y, not labels or label: give the targets' key as `target`"),
+        (ByName(5, key="y"), {}, "mask, y, not labels or label: give the targets' key as `target` of Datasets"),
         (
             Numbers(5),
             {"collate": single},
