@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import yaml
-from jsonargparse import Namespace
+from jsonargparse import Namespace, get_loader
 
 KEYS = ("objective", "pretraining.optimizer", "finetuning.optimizer")
 """Keys whose value is a name, or `class_path` with `init_args`, of which jsonargparse knows no arguments."""
@@ -28,13 +28,15 @@ def with_whole_values(given: Sequence[str], value_of: Callable[[list[str], str],
         given: The command line without the program's name.
         value_of: Returns the value of a key in a command line.
     """
-    rest, found, left = list[str](), list[tuple[str, str, Any]](), iter(given)
-    for argument in left:
-        if match := OPTION.fullmatch(argument):
-            value = next(left, "null") if match["value"] is None else match["value"]
-            found.append((match["key"], match["part"] or "", _read(value)))
-        else:
-            rest.append(argument)
+    rest, found, left = list[str](), list[tuple[str, str, Any]](), [*given]
+    while left:
+        argument = left.pop(0)
+        match = OPTION.fullmatch(argument)
+        if match is None or (match["value"] is None and (not left or left[0].startswith("--"))):
+            rest.append(argument)  # without a value, it is refused by the parser
+            continue
+        value = left.pop(0) if match["value"] is None else match["value"]
+        found.append((match["key"], match["part"] or "", _read(value)))
     if all(isinstance(value, str) and not part for _, part, value in found):
         return list(given)
     whole = {key: value_of(rest, key) for key, _, _ in found}
@@ -49,7 +51,7 @@ def with_whole_values(given: Sequence[str], value_of: Callable[[list[str], str],
 
 def _read(value: str) -> Any:
     try:
-        return yaml.safe_load(value)
+        return get_loader("yaml")(value)  # unlike YAML itself, it reads 1e-8 as a number
     except yaml.YAMLError:
         return value  # is refused later
 

@@ -130,10 +130,17 @@ def test_an_objective_or_optimizer_in_a_later_file_replaces_the_one_in_an_earlie
 
 
 def test_arguments_of_an_optimizer_are_options(capsys):
-    given = ["--finetuning.optimizer.class_path", "torch.optim.RAdam", "--finetuning.optimizer.init_args.betas"]
-    found = printed_config(capsys, "fit", "--config", "digits", *given, "[0.9, 0.99]")["finetuning"]
-    assert found["optimizer"] == {"class_path": "torch.optim.RAdam", "init_args": {"betas": [0.9, 0.99]}}
+    arguments = {"class_path": "torch.optim.RAdam", "init_args.betas": "[0.9, 0.99]", "init_args.eps": "1e-06"}
+    given = [part for name, value in arguments.items() for part in (f"--finetuning.optimizer.{name}", value)]
+    found = printed_config(capsys, "fit", "--config", "digits", *given)["finetuning"]
+    assert found["optimizer"] == {"class_path": "torch.optim.RAdam", "init_args": {"betas": [0.9, 0.99], "eps": 1e-6}}
     assert found["epochs"] == 15  # the others stay
+
+
+def test_an_argument_of_the_objective_without_a_value_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "digits", "--objective.init_args.label_smoothing", "--run.name", "other"])
+    assert end.value.code == 2 and "--objective has no value: expected one argument" in capsys.readouterr().err
 
 
 def test_another_learner_has_its_own_defaults(capsys):
