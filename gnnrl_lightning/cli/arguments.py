@@ -30,6 +30,7 @@ from gnnrl_lightning.cli.helping import (
     arrange,
     limit_help,
 )
+from gnnrl_lightning.cli.own_classes import with_whole_values
 from gnnrl_lightning.cli.parser import USUAL_LEARNER, CompressionParser, add_learner
 from gnnrl_lightning.cli.resuming import is_finished, refuse_unfinished, resumed_run, same_wandb_runs
 from gnnrl_lightning.cli.subcommands import CONFIGURED, PROGRAM, Subcommand
@@ -150,7 +151,9 @@ class ArgumentsCLI(LightningCLI):
             given = [given[0], "--config", str(self.resumed.config)]
         with reading_user_code():
             given = with_experiments(given)
-            self._choose_learner(parser, given)
+            if given and given[0] in self.parsed:  # else the parser says so
+                given = with_whole_values(given, lambda rest, key: self._asked(parser, rest, key))
+                self._choose_learner(parser, given)
             self.config = parser.parse_args(given)
         subcommand = self.config["subcommand"]
         config = self.config[subcommand]
@@ -163,11 +166,14 @@ class ArgumentsCLI(LightningCLI):
 
         Otherwise jsonargparse would keep the values of the usual class for all arguments that both have.
         """
-        if not given or given[0] not in self.parsed:
-            return  # the parser says so
+        asked = self._asked(parser, given, "model")
+        self._subcommand_parsers[given[0]].set_defaults({"model": {"class_path": asked.class_path}})
+
+    def _asked(self, parser: LightningArgumentParser, given: Sequence[str], key: str) -> Any:
+        """Return the value of a key without the defaults of its arguments; where none is given, its default."""
         quiet = [each for each in given[1:] if not each.startswith("--print_config")]
         asked = parser.parse_args([given[0], "--model", USUAL_LEARNER, *quiet], defaults=False)[given[0]]
-        self._subcommand_parsers[given[0]].set_defaults({"model": {"class_path": asked.model.class_path}})
+        return asked[key] if key in asked else self._subcommand_parsers[given[0]].get_default(key)
 
     def hold(self, folder: RunFolder) -> None:
         """Lock the folder of an interrupted run, and check its files before any is used."""

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import ActionConfigFile, ArgumentParser  # pyright: ignore[reportPrivateImportUsage]
 from lightning.pytorch.cli import LightningArgumentParser
 from lightning.pytorch.utilities import LightningEnum
 
 from gnnrl_lightning.cli.helping import explained
+from gnnrl_lightning.cli.own_classes import KEYS
 from gnnrl_lightning.rl.learners import GraphLearner
 
 OWN = ("network", "objective")
@@ -28,8 +29,30 @@ LEARNER_HELP = "What trains the policy: GNNRL (PPO), DDPG, or your own subclass 
 yaml.SafeDumper.add_multi_representer(LightningEnum, lambda dumper, value: dumper.represent_str(value.value))
 
 
+class ConfigFile(ActionConfigFile):
+    """A configuration file, whose objective and optimisers replace those of earlier files."""
+
+    @staticmethod
+    def apply_config(parser: Any, cfg: Any, dest: str, value: Any) -> None:
+        """Read a file into the configuration `cfg`.
+
+        jsonargparse would import the earlier class to compare its arguments with the later ones; it may be a name.
+        """
+        earlier = {key: cfg.pop(key) for key in KEYS if isinstance(cfg.get(key), dict)}
+        ActionConfigFile.apply_config(parser, cfg, dest, value)
+        for key, before in earlier.items():
+            if key not in cfg:
+                cfg[key] = before
+
+
 class CompressionParser(LightningArgumentParser):
     """Lightning's parser, which also prints networks and objectives that are given by short names, and our help."""
+
+    def add_argument(self, *args: Any, **kwargs: Any) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Add an argument; configuration files are read by `ConfigFile`."""
+        if kwargs.get("action") is ActionConfigFile:
+            kwargs["action"] = ConfigFile
+        return super().add_argument(*args, **kwargs)
 
     def format_help(self) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """Return the help, with what the options mean here."""

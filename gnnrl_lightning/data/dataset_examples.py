@@ -120,7 +120,7 @@ class DatasetExamples:
             if kinds != expected:
                 raise UserError(
                     f"examples of {type(self.dataset).__name__} differ: {', '.join(expected)}; and {', '.join(kinds)}; "
-                    "expected inputs of one shape and type"
+                    "expected inputs of one shape and type, so pad or resize them to it"
                 )
             for into, part in zip(tensors(everything), tensors(batch), strict=True):
                 into[place] = part
@@ -215,7 +215,8 @@ class _Batches(Dataset[Any]):
             if key is None:
                 keys = ", ".join(map(str, batch))
                 raise UserError(
-                    f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as `target`"
+                    f"an example of {name} has {keys}, not {' or '.join(wanted)}: give the targets' key as "
+                    "`target` of Datasets or FromDataModule"
                 )
             return {each: value for each, value in batch.items() if each != key}, batch[key]
         if isinstance(batch, (tuple, list)) and len(batch) == 2:
@@ -230,7 +231,7 @@ class _Batches(Dataset[Any]):
             try:
                 found = count(tree)
             except (ValueError, TypeError) as error:
-                raise UserError(f"{what} of {name}: {one_line(error)}; expected tensors, batch first") from error
+                raise UserError(f"{what} of {name}: {one_line(error)}, batch first, and numbers, not names") from error
             if found != examples:
                 shape = tuple(tensors(tree)[0].shape)
                 raise UserError(f"{what} of {name} have the shape {shape}: expected {examples} examples, batch first")

@@ -104,8 +104,9 @@ class Classification(Objective):
             raise UserError(f"the network returns {tuple(found.shape)} for {len(targets)} examples: expected one each")
         if targets.ndim != 1:
             raise UserError(
-                f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each; examples "
-                "are mixed by finetuning.mixup, not by a collate function"
+                f"the targets have shape {tuple(targets.shape)}: expected (examples,), one class for each, such as the "
+                "argmax of one-hot targets; several classes for each need an objective of your own, and mixed examples "
+                "finetuning.mixup"
             )
         for each in known_targets(data, targets):
             check_classes(found.shape[1], each, data)
@@ -146,11 +147,12 @@ def check_softness(label_smoothing: float, temperature: float) -> None:
 
 
 @contextmanager
-def within(classes: int) -> Iterator[None]:
+def within(classes: int, other: str = "") -> Iterator[None]:
     """Refuse, on the CPU, a target that is not among the classes: of examples that are read late, they are not known.
 
     Args:
         classes: Number of the network's classes.
+        other: What else is expected, for the message.
 
     Raises:
         UserError: PyTorch has found one within this block.
@@ -159,7 +161,7 @@ def within(classes: int) -> Iterator[None]:
         yield
     except IndexError as error:
         raise UserError(
-            f"the network has {classes} classes: {one_line(error)}; expected targets from 0 to {classes - 1}"
+            f"the network has {classes} classes: {one_line(error)}; expected targets from 0 to {classes - 1}{other}"
         ) from error
 
 
@@ -170,19 +172,23 @@ def known_targets(data: Any, some: Tensor) -> list[Tensor]:
     return [targets for targets in known if targets is not None] or [some]
 
 
-def check_classes(classes: int, targets: Tensor, data: Any) -> None:
+def check_classes(classes: int, targets: Tensor, data: Any, other: str = "") -> None:
     """Refuse targets that are no classes, and a network whose number of classes differs from that of the data.
 
     Args:
         classes: Number of the network's classes.
         targets: The targets, or some of them.
         data: The data module, which may have `num_classes`.
+        other: What else is expected of a target, for the message.
 
     Raises:
         UserError: The targets are no whole numbers, the numbers differ, or a target is not among the network's classes.
     """
     if targets.dtype not in (torch.int64, torch.uint8):
-        raise UserError(f"the targets are {targets.dtype}: expected classes, whole numbers from 0 on in torch.int64")
+        numbers = "; for other numbers, set objective: regression" if targets.is_floating_point() else ""
+        raise UserError(
+            f"the targets are {targets.dtype}: expected classes, whole numbers from 0 on in torch.int64{numbers}"
+        )
     known = getattr(data, "num_classes", None)
     if known is not None and classes != known:
         raise UserError(f"the network has {classes} classes, the data has {known}: set `num_classes` of the network")
@@ -191,7 +197,8 @@ def check_classes(classes: int, targets: Tensor, data: Any) -> None:
     lowest, highest = (int(end) for end in targets.aminmax())
     if lowest < 0 or highest >= classes:
         given = lowest if lowest < 0 else highest
-        raise UserError(f"the network has {classes} classes, and a target is {given}: expected 0 to {classes - 1}")
+        expected = f"0 to {classes - 1}{other}"
+        raise UserError(f"the network has {classes} classes, and a target is {given}: expected {expected}")
 
 
 def logits(outputs: Any) -> Tensor:

@@ -57,17 +57,21 @@ class Segmentation(Objective):
         whole("ignore_index", self.ignore_index, -LARGEST)
         check_softness(self.label_smoothing, self.divergence_temperature)
 
+    @property
+    def _ignored(self) -> str:
+        return f", or ignore_index ({self.ignore_index}) for pixels to ignore"
+
     def loss(self, outputs: Tree, targets: Tensor) -> Tensor:
         """Return the cross-entropy, nats, mean over all pixels of the batch that are not ignored."""
         smoothing = self.label_smoothing
         found = maps(outputs)
-        with within(found.shape[1]):
+        with within(found.shape[1], self._ignored):
             return F.cross_entropy(found, targets.long(), ignore_index=self.ignore_index, label_smoothing=smoothing)
 
     def measure(self, outputs: Tree, targets: Tensor) -> Measured:
         """Return mean IoU of each example `(n,)`; sums: intersections, unions `(classes,)`, pixels, cross-entropy."""
         outputs, targets = maps(outputs).float(), targets.long()
-        with within(outputs.shape[1]):
+        with within(outputs.shape[1], self._ignored):
             cross_entropy = F.cross_entropy(outputs, targets, ignore_index=self.ignore_index, reduction="sum")
         confusion = self._confusion(outputs, targets)
         both = confusion.diagonal(dim1=1, dim2=2)
@@ -128,7 +132,7 @@ class Segmentation(Objective):
         if found[:, 0].shape != targets.shape:
             shape, wanted = tuple(found.shape), (len(targets), "classes", *targets.shape[1:])
             raise UserError(f"the network returns {shape} for targets of {tuple(targets.shape)}: expected {wanted}")
-        check_classes(found.shape[1], targets[targets != self.ignore_index], data)
+        check_classes(found.shape[1], targets[targets != self.ignore_index], data, self._ignored)
 
 
 def maps(outputs: Tree) -> Tensor:

@@ -298,8 +298,9 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         smallest = found[f"smallest_{name}"]
         cost.add_row(name, f"{found[name]:,}", f"{smallest:,} ({smallest / found[name]:.2%})")
     kept = f"kept by the user: {', '.join(found['kept'])}" if found["kept"] else None
-    columns = ("group", "width", "lowest", "highest", "may go", "parameters with these channels")
-    groups = Table(*columns, title="channel groups", caption=kept)
+    groups = Table(title="channel groups", caption=kept)
+    for name in ("group", "width", "lowest", "highest", "may go", "parameters with these channels"):
+        groups.add_column(name, overflow="fold")  # names are whole: users copy them
     for group in found["groups"]:
         members = ", ".join(f"{member['parameter']}[{member['dimension']}]" for member in group["members"])
         widths = (str(group[name]) for name in ("width", "lowest", "highest"))
@@ -307,10 +308,10 @@ def inspection_tables(found: Mapping[str, Any]) -> list[Table]:
         groups.add_row(group["name"], *widths, "no" if group["stays"] else "yes", where)
     if not found["reasons"]:
         return [cost, groups]
-    reasons = Table(
-        "frozen groups", "channels", "MACs", "operator", "reason", "where", "what to do", title="frozen channels"
-    )
-    reasons.caption = "MACs: at least how many fewer the smallest network would have without the reason"
+    caption = "MACs: at least how many fewer the smallest network would have without the reason"
+    reasons = Table(title="frozen channels", caption=caption)
+    for name in ("frozen groups", "channels", "MACs", "operator", "reason", "where", "what to do"):
+        reasons.add_column(name, overflow="fold")
     for row in found["reasons"]:
         sizes = (f"{row[name]:,}" for name in ("channels", "macs"))
         words = (row[name] for name in ("operator", "reason", "source", "remedy"))

@@ -111,7 +111,9 @@ class SupervisedModule(LightningModule):
             measured = self.objective.measure(floats(map_tensors(torch.Tensor.detach, outputs)), targets)
         self._sums.setdefault(stage, []).append(dict(measured.sums))
         self._seen[stage] = self._seen.get(stage, 0) + size
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=size, sync_dist=True)
+        # Lightning averages the numbers of examples of the processes, and cuts the mean of whole ones.
+        weight: Any = float(size)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
 
     def _log_figures(self, stage: str) -> dict[str, float]:
         """Log and return the figures of an epoch over the examples of all processes."""

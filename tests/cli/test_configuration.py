@@ -91,6 +91,58 @@ def test_sweep_arguments_are_accepted_as_wandb_passes_them(capsys, monkeypatch):
     assert config["trainer"]["logger"]["class_path"].endswith("WandbLogger")
 
 
+IGNORING = "{objective: {class_path: segmentation, init_args: {ignore_index: 255}}}"
+SPECS = {
+    "the default": ([], {"class_path": "classification", "init_args": {"label_smoothing": 0.1}}),
+    "a name": (["--objective", "segmentation"], {"class_path": "segmentation", "init_args": {"label_smoothing": 0.1}}),
+    "a mapping": (
+        ["--objective", "{class_path: segmentation, init_args: {ignore_index: 255, label_smoothing: 0.3}}"],
+        {"class_path": "segmentation", "init_args": {"ignore_index": 255, "label_smoothing": 0.1}},
+    ),
+    "of a file": (
+        ["--config", IGNORING],
+        {"class_path": "segmentation", "init_args": {"ignore_index": 255, "label_smoothing": 0.1}},
+    ),
+    "another class": (
+        ["--config", IGNORING, "--objective.class_path=classification"],
+        {"class_path": "classification", "init_args": {"label_smoothing": 0.1}},
+    ),
+}
+
+
+@pytest.mark.parametrize(("given", "expected"), SPECS.values(), ids=SPECS)
+def test_arguments_of_the_objective_are_options(capsys, given, expected):
+    option = "--objective.init_args.label_smoothing=0.1"
+    assert printed_config(capsys, "fit", "--config", "digits", *given, option)["objective"] == expected
+
+
+def test_an_objective_or_optimizer_in_a_later_file_replaces_the_one_in_an_earlier(capsys):
+    """And stays where the later file has none."""
+    files = [
+        IGNORING,
+        "{finetuning: {optimizer: {class_path: adamw, init_args: {betas: [0.9, 0.99]}}}}",
+        "{objective: {class_path: segmentation, init_args: {label_smoothing: 0.1}}, finetuning: {epochs: 2}}",
+    ]
+    given = [part for file in files for part in ("--config", file)]
+    found = printed_config(capsys, "fit", "--config", "digits", *given)
+    assert found["objective"] == {"class_path": "segmentation", "init_args": {"label_smoothing": 0.1}}
+    assert found["finetuning"]["optimizer"]["init_args"] == {"betas": [0.9, 0.99]}
+
+
+def test_arguments_of_an_optimizer_are_options(capsys):
+    arguments = {"class_path": "torch.optim.RAdam", "init_args.betas": "[0.9, 0.99]", "init_args.eps": "1e-06"}
+    given = [part for name, value in arguments.items() for part in (f"--finetuning.optimizer.{name}", value)]
+    found = printed_config(capsys, "fit", "--config", "digits", *given)["finetuning"]
+    assert found["optimizer"] == {"class_path": "torch.optim.RAdam", "init_args": {"betas": [0.9, 0.99], "eps": 1e-6}}
+    assert found["epochs"] == 15  # the others stay
+
+
+def test_an_argument_of_the_objective_without_a_value_is_refused(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["fit", "--config", "digits", "--objective.init_args.label_smoothing", "--run.name", "other"])
+    assert end.value.code == 2 and "--objective has no value: expected one argument" in capsys.readouterr().err
+
+
 def test_another_learner_has_its_own_defaults(capsys):
     asked = ["fit", "--config", str(EXPERIMENTS / "digits.yaml"), "--model", "DDPG", "--model.tau", "0.2"]
     config = printed_config(capsys, *asked)["model"]

@@ -122,6 +122,15 @@ def test_evaluations_are_those_of_the_whole_job(pair):
     assert spent == [0, 0, 0, 16, 16, 32]
 
 
+def test_the_loss_is_the_mean_over_the_examples_of_both(pair):
+    """One has 144 of the 287 held-out examples, the other 143; without label smoothing, the loss is the figure."""
+    _, folder = pair
+    with (folder / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["dense/val/loss"]]
+    losses, figures = ([float(row[f"dense/val/{name}"]) for row in rows] for name in ("loss", "cross_entropy"))
+    assert len(losses) == 3 and losses == pytest.approx(figures, rel=1e-5)
+
+
 def test_processes_try_different_candidates(pair):
     _, folder = pair
     tried = [tuple(line["widths"]) for line in lines_of(folder)[6:]]

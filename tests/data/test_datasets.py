@@ -169,13 +169,18 @@ def single(items):
         (Broken(5), {}, r"^Broken\[3\] fails: no such file \(test_datasets.py, line \d+\); expected an example$"),
         (Ragged(5), {}, "examples of Ragged make no batch: .* a collate function of your own"),
         (Triples(5), {}, "an example of Triples is 3 parts: expected an input and a target, or a dictionary"),
-        (ByName(5, key="y"), {}, "has pixels, mask, y, not labels or label: give the targets' key as `target`"),
+        (ByName(5, key="y"), {}, "mask, y, not labels or label: give the targets' key as `target` of Datasets"),
         (
             Numbers(5),
             {"collate": single},
             r"inputs of Numbers have the shape \(1, 3\): expected 5 examples",
         ),
         (Numbers(5), {"collate": lambda items: ("a", "b")}, "inputs of Numbers: expected tensors"),
+        (
+            [(torch.zeros(3), name) for name in ("cat", "dog")],
+            {},
+            r"targets of list: expected tensors .*, got str, batch first, and numbers, not names$",
+        ),
     ],
 )
 def test_examples_that_cannot_be_used_are_named_in_one_line(dataset, arguments, message, workers):
@@ -188,7 +193,7 @@ def test_batches_that_do_not_fit_together_are_refused():
         return torch.zeros(len(items), len(items)), torch.zeros(len(items))
 
     with pytest.raises(
-        UserError, match=r"examples of Numbers differ: \(64,\) in float32, .*; and \(1,\) in float32, .*; expected"
+        UserError, match=r"examples of Numbers differ: \(64,\) in float32, .*; and \(1,\) in float32, .*; .*, so pad or"
     ):
         examples(Numbers(65), collate=padded).in_memory()
 

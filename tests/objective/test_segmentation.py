@@ -93,7 +93,8 @@ def test_outputs_of_another_size_are_refused():
             Segmentation().check(outputs, targets)
     with pytest.raises(UserError, match=r"a tuple: expected logits \(examples, classes, ...\) of every pixel"):
         Segmentation().check((logits,), targets)
-    with pytest.raises(UserError, match="the network has 4 classes, and a target is 7"):
+    said = r"the network has 4 classes, and a target is 7: expected 0 to 3, or ignore_index \(-100\)"
+    with pytest.raises(UserError, match=said):
         Segmentation().check(logits, targets + 4)
 
 
@@ -110,5 +111,5 @@ def test_masks_of_bytes_count_as_those_of_int64():
     ours, theirs = (objective.measure(logits, each) for each in (targets.byte(), targets))
     assert torch.equal(ours.scores, theirs.scores)
     for read in (objective.loss, objective.measure):
-        with pytest.raises(UserError, match=r"the network has 4 classes: Target \d is out of bounds"):
+        with pytest.raises(UserError, match=r"4 classes: Target \d is out of bounds.*, or ignore_index \(-100\)"):
             read(logits, targets + 4)

@@ -146,6 +146,9 @@ def test_groups_with_their_ranges_and_kept_layers():
         ["a.weight[0], b.weight[1]", "a.weight[0]"],
     ]
     assert table.caption == "kept by the user: stem, head"
+    console = Console(file=io.StringIO(), width=40)
+    console.print(table)
+    assert "…" not in console.file.getvalue()
     assert inspection_tables(INSPECTED)[1].caption is None
 
 

@@ -53,7 +53,7 @@ def test_a_result_without_saved_time_says_so(latency, saves):
     result = {**RESULT, "pruned": {**RESULT["pruned"], "latency_ms": latency}}
     said = verdict(result)[1]
     assert ("saves no time" in said) is not saves
-    assert said.endswith("a larger `budget.channel_multiple`, such as 8, often helps.")  # 4 % of the time or less
+    assert said.endswith("`budget.latency` limits the time itself.")  # 4 % of the time or less
 
 
 def test_widths_as_given_are_compared_with_the_dense_network_only():
