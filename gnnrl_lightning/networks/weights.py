@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gnnrl_lightning.checks import as_path, instance
-from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
 from gnnrl_lightning.networks.checks import check_finite_tensors
 from gnnrl_lightning.tensor_files import save_tensors
@@ -24,6 +24,8 @@ WRAPPERS = (
     "network.",
     "_orig_mod.",
 )  # DataParallel and DDP, our own LightningModule, torch.compile
+STARTS = b"PK", b"\x80"  # of a torch.save file: a ZIP archive, or a pickle of old releases
+SHOWN = 20  # first characters of another file in a message: a web page, or a pointer of Git LFS
 NAMED = 3  # maximum number of offending keys in a message
 
 
@@ -71,12 +73,19 @@ def _read(path: Path) -> Mapping[str, Any]:
     try:
         contents = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
+        with path.open("rb") as file:
+            start = file.read(SHOWN)
+        if not start.startswith(STARTS):
+            text = start.decode("ascii", "replace")
+            raise UserError(
+                f"{path} is not a readable torch.save file: it begins with {text!r}; get it again"
+            ) from error
         raise UserError(
             f"{path} contains objects other than tensors and would need pickle, which can run any code: "
             "save the network's state_dict() instead"
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error).partition(". ")[0]
         raise UserError(f"{path} is not a readable torch.save file: {reason}; save the weights again") from error
     if not isinstance(contents, Mapping):
         raise UserError(f"{path} contains a {type(contents).__name__}: expected a state dict")

@@ -114,7 +114,9 @@ def test_missing_and_damaged_files(tmp_path):
     (tmp_path / "cut.pt").write_bytes((tmp_path / "cut.pt").read_bytes()[:50_000])
     refused("cut.pt is not a readable torch.save file", resnet20(), tmp_path / "cut.pt")
     (tmp_path / "text.pt").write_text("not weights")
-    refused("text.pt ", resnet20(), tmp_path / "text.pt")
+    refused("text.pt is not a readable torch.save file: it begins with 'not weights'", resnet20(), tmp_path / "text.pt")
+    (tmp_path / "page.pth").write_text("<!DOCTYPE html>\n<html>not found</html>")
+    refused(r"page.pth is not .* with '<!DOCTYPE html>\\n<.*'; get it again", resnet20(), tmp_path / "page.pth")
     (tmp_path / "w.npz").write_bytes(b"")
     refused("expected a file ending in .safetensors, .pt", resnet20(), tmp_path / "w.npz")
 
