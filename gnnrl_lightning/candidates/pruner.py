@@ -34,7 +34,7 @@ class Pruner(Dense):
             path, a row, or a criterion.
         repair: Repair of the sliced network: a name of `gnnrl_lightning.repair.table.REPAIRS`, an import path, or a
             row.
-        batch_size: Number of calibration examples in a batch.
+        batch_size: Largest number of calibration examples in a batch.
         dtype: Precision of activations in forward passes of the repair.
         objective: Provides the loss for importance criteria that need it; None: classification.
         scores: Importance of every channel, see `Pruner.scores`, if it is known already; None: the criterion is asked.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cached_property
 
 import torch
@@ -22,7 +23,7 @@ class Dense:
         graph: The traced network.
         network: The network, trained; it is never changed.
         calibration: Normalised inputs of training examples on the network's device.
-        batch_size: Number of calibration examples in a batch.
+        batch_size: Largest number of calibration examples in a batch.
         dtype: Precision of activations in a pruned network's forward passes.
     """
 
@@ -64,5 +65,6 @@ class Dense:
         return device_of(self.calibration)
 
     def batches(self) -> list[Tree]:
-        """The calibration inputs in batches."""
-        return list(split(self.calibration, self.batch_size))
+        """The calibration inputs in batches of about the same size: averages over batches weight these equally."""
+        examples = count(self.calibration)
+        return list(split(self.calibration, math.ceil(examples / math.ceil(examples / self.batch_size))))

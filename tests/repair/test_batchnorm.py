@@ -3,7 +3,9 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from gnnrl_lightning import trace
 from gnnrl_lightning.calibration.moments import collect_moments
+from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.repair.batchnorm import predict_batch_norm, reestimate_batch_norm
 from gnnrl_lightning.repair.reconstruction import reconstruct
 from gnnrl_lightning.surgery.layers import find_layers
@@ -55,6 +57,19 @@ def test_several_batches_are_averaged(network):
     means, variances = zip(*(statistics(batch) for batch in batches), strict=True)
     assert torch.allclose(network.first.running_mean, torch.stack(means).mean(0), atol=1e-6)
     assert torch.allclose(network.first.running_var, torch.stack(variances).mean(0), atol=1e-6)
+
+
+@pytest.mark.parametrize("examples", [257, 300, 513])
+def test_what_is_left_of_the_last_batch_does_not_count_more_than_the_others(examples):
+    """Nor is it a single example, of which there is no variance."""
+    network = nn.Sequential(nn.Linear(4, 6), nn.BatchNorm1d(6), nn.ReLU(), nn.Linear(6, 2)).eval()
+    x = torch.randn(examples, 4) * torch.linspace(1, 4, examples)[:, None]
+    graph = trace(network, x[:1])
+    pruner = Pruner(graph, network, x, repair="batch_norm", batch_size=256)
+    repaired = pruner.prune(pruner.plan(graph.widths))
+    expected = network[0](x).detach()
+    torch.testing.assert_close(repaired[1].running_mean, expected.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(repaired[1].running_var, expected.var(0), atol=0, rtol=0.02)
 
 
 def test_every_call_of_a_norm_counts():
