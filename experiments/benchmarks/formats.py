@@ -79,15 +79,16 @@ def save(trained: Trained, widths: Tensor, folder: Path) -> nn.Module:
 
 def loaded_from(folder: Path, dense: nn.Module, example: Tensor) -> dict[str, Network]:
     """What each file of an artifact holds, in one thread."""
-    notes = artifact.read_recipe(folder)["formats"]
+    recipe = artifact.read_recipe(folder)
+    laid_out, notes = recipe["input"], recipe["formats"]
     files = {name: folder / note["file"] for name, note in notes.items()}
     return {
         "weights": artifact.load(folder, dense, example, format="weights"),
         "program": artifact.load(folder, format="program"),
-        "onnx": Session(files["onnx"], notes["onnx"]["outputs"], threads=1),
-        "openvino": Compiled(files["openvino"], notes["openvino"]["outputs"], threads=1),
-        "int8": Session(files["int8"], notes["int8"]["outputs"], threads=1),
-        "int8 in OpenVINO": Compiled(files["int8"], notes["int8"]["outputs"], threads=1),
+        "onnx": Session(files["onnx"], laid_out, notes["onnx"]["outputs"], threads=1),
+        "openvino": Compiled(files["openvino"], laid_out, notes["openvino"]["outputs"], threads=1),
+        "int8": Session(files["int8"], laid_out, notes["int8"]["outputs"], threads=1),
+        "int8 in OpenVINO": Compiled(files["int8"], laid_out, notes["int8"]["outputs"], threads=1),
     }
 
 

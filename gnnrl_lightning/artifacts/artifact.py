@@ -216,7 +216,7 @@ def load(
 
     Returns:
         The pruned network in evaluation mode (`weights`, `program`), or a callable that maps a batch of inputs to its
-        outputs.
+        outputs. All but `weights` take inputs by position or by name as the job's data gave them to the network.
 
     Raises:
         UserError: A file is missing or damaged, the artifact was not saved in this format, or the network to prune

@@ -141,7 +141,7 @@ def write_onnx(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
 
 def load_onnx(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:
     """Load an ONNX file in ONNX Runtime, on the CPU."""
-    return Session(path, recipe["formats"]["onnx"]["outputs"])
+    return Session(path, recipe["input"], recipe["formats"]["onnx"]["outputs"])
 
 
 def write_openvino(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def write_openvino(network: nn.Module, example: Tree, path: Path) -> dict[str, A
 
 def load_openvino(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Compiled:
     """Load OpenVINO IR in OpenVINO, on the CPU."""
-    return Compiled(path, recipe["formats"]["openvino"]["outputs"])
+    return Compiled(path, recipe["input"], recipe["formats"]["openvino"]["outputs"])
 
 
 def write_int8(network: Quantized, example: Tree, path: Path) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def write_int8(network: Quantized, example: Tree, path: Path) -> dict[str, Any]:
 
 def load_int8(path: Path, recipe: Mapping[str, Any], dense: nn.Module | None, example: Tree) -> Session:
     """Load the ONNX file of a network in int8 in ONNX Runtime, on the CPU."""
-    return Session(path, recipe["formats"]["int8"]["outputs"])
+    return Session(path, recipe["input"], recipe["formats"]["int8"]["outputs"])
 
 
 # Exported kernels may sum in another order than eager ones.

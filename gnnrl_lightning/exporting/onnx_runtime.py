@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,18 +126,58 @@ class Session:
 
     Args:
         model: Path of the file, or its contents.
+        laid_out: Layout of the inputs for which it was exported, see `gnnrl_lightning.trees.layout`.
         outputs: The nested outputs, numbers in place of tensors, see `nested_outputs`.
         threads: Threads; None: one for each core.
     """
 
-    def __init__(self, model: Path | bytes, outputs: Any, threads: int | None = None) -> None:
-        self._outputs = outputs
+    def __init__(
+        self, model: Path | bytes, laid_out: Mapping[str, Any], outputs: Any, threads: int | None = None
+    ) -> None:
+        self._laid_out, self._outputs = laid_out, outputs
         self._session = session(model if isinstance(model, bytes) else str(model), threads)
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
-        """Run the network on a batch of inputs, as its `forward` takes them."""
-        found = self._session.run(None, fed(self._session, (inputs, named)))
+        """Run the network on a batch of inputs, by position or by name as those for which it was exported."""
+        found = self._session.run(None, fed(self._session, arguments(self._laid_out, inputs, named)))
         return nested(self._outputs, [torch.from_numpy(array) for array in found])
+
+
+def arguments(laid_out: Mapping[str, Any], inputs: tuple[Tree, ...], named: Mapping[str, Tree]) -> list[Tensor]:
+    """Return the tensors of a call in the order of a model's inputs.
+
+    Args:
+        laid_out: Layout of the inputs for which the model was exported.
+        inputs: Arguments by position.
+        named: Arguments by name, in any order.
+
+    Raises:
+        UserError: The model was exported for others.
+    """
+    given = inputs if not named else (*inputs, named) if inputs else named
+    return list(_in_order({"tuple": [laid_out]} if "shape" in laid_out else laid_out, given))
+
+
+def _in_order(laid_out: Mapping[str, Any], given: Tree) -> Iterator[Tensor]:
+    """Yield the tensors of a tree in the order of its layout."""
+    if "shape" in laid_out and isinstance(given, Tensor):
+        yield given
+    elif "dict" in laid_out and isinstance(given, dict) and given.keys() == laid_out["dict"].keys():
+        for name, part in laid_out["dict"].items():
+            yield from _in_order(part, given[name])
+    elif "tuple" in laid_out and isinstance(given, (tuple, list)) and len(given) == len(laid_out["tuple"]):
+        for part, item in zip(laid_out["tuple"], given, strict=True):
+            yield from _in_order(part, item)
+    else:
+        named = ", ".join(laid_out.get("dict", ()))
+        wanted = (
+            f"{named} by name"
+            if named
+            else f"{len(laid_out['tuple'])} by position"
+            if "tuple" in laid_out
+            else "a tensor"
+        )
+        raise UserError(f"the model was exported for other inputs than are given: expected {wanted}")
 
 
 def nested(outputs: Any, found: Sequence[Tensor]) -> Tree:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from gnnrl_lightning.errors import UserError, check_installed, first_line
-from gnnrl_lightning.exporting.onnx_runtime import nested
-from gnnrl_lightning.trees import Tree, tensors
+from gnnrl_lightning.exporting.onnx_runtime import arguments, nested
+from gnnrl_lightning.trees import Tree
 
 PACKAGES = ("onnx", "onnxscript", "openvino")
 """Packages of the extra `openvino`."""
@@ -56,19 +57,20 @@ class Compiled:
 
     Args:
         path: The file, `.xml` or `.onnx`.
+        laid_out: Layout of the inputs for which it was exported, see `gnnrl_lightning.trees.layout`.
         outputs: The nested outputs, numbers in place of tensors, see `onnx_runtime.nested_outputs`.
         threads: Threads; None: as OpenVINO chooses.
     """
 
-    def __init__(self, path: Path, outputs: Any, threads: int | None = None) -> None:
+    def __init__(self, path: Path, laid_out: Mapping[str, Any], outputs: Any, threads: int | None = None) -> None:
         import openvino
 
         chosen = {} if threads is None else {"INFERENCE_NUM_THREADS": threads}
-        self._outputs = outputs
+        self._laid_out, self._outputs = laid_out, outputs
         self._compiled = openvino.Core().compile_model(path, "CPU", PRECISION | chosen)
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
-        """Run the network on a batch of inputs, as its `forward` takes them."""
-        given = [tensor.detach().cpu().numpy() for tensor in tensors((inputs, named))]
+        """Run the network on a batch of inputs, by position or by name as those for which it was exported."""
+        given = [tensor.detach().cpu().numpy() for tensor in arguments(self._laid_out, inputs, named)]
         found = self._compiled(given)
         return nested(self._outputs, [torch.from_numpy(found[output]) for output in self._compiled.outputs])

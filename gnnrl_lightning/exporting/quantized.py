@@ -12,7 +12,7 @@ sums of two products may saturate.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -23,7 +23,7 @@ from torch import nn
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.exporting.onnx_runtime import Session, translated
 from gnnrl_lightning.exporting.program import ANY
-from gnnrl_lightning.trees import Tree, split, take, tensors
+from gnnrl_lightning.trees import Tree, layout, split, take, tensors
 
 BATCH = 32
 """Calibration examples in a forward pass, unless the network's code fixes its batch."""
@@ -34,6 +34,7 @@ class Quantized:
 
     Args:
         model: The ONNX model.
+        laid_out: Layout of its inputs, see `gnnrl_lightning.trees.layout`.
         notes: Batch sizes and nested outputs, as the format `onnx` notes them.
 
     Attributes:
@@ -41,12 +42,12 @@ class Quantized:
         notes: The notes.
     """
 
-    def __init__(self, model: bytes, notes: dict[str, Any]) -> None:
+    def __init__(self, model: bytes, laid_out: Mapping[str, Any], notes: dict[str, Any]) -> None:
         self.model, self.notes = model, notes
-        self._session = Session(model, notes["outputs"])
+        self._session = Session(model, laid_out, notes["outputs"])
 
     def __call__(self, *inputs: Tree, **named: Tree) -> Tree:
-        """Run the network on a batch of inputs, as its `forward` takes them."""
+        """Run the network on a batch of inputs, see `Session`."""
         return self._session(*inputs, **named)
 
 
@@ -71,7 +72,7 @@ def quantized(network: nn.Module, examples: Tree) -> Quantized:
         raise UserError(
             "the network cannot be written in int8: ONNX Runtime quantises none of its operators; choose another format"
         )
-    return Quantized(found.SerializeToString(), notes)
+    return Quantized(found.SerializeToString(), layout(examples), notes)
 
 
 class _Batches:

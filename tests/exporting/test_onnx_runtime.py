@@ -6,12 +6,13 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gnnrl_lightning.artifacts import artifact, formats
 from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import onnx_runtime
-from gnnrl_lightning.trees import call, tensors
+from gnnrl_lightning.trees import call, layout, tensors
 from tests.support.delivered import Image, Nested, delivered
 
 
@@ -25,7 +26,7 @@ class Counts(Image):
 def written(network, example, path):
     row = FORMATS.find("onnx")
     notes = row.write(network.eval(), example, path)
-    return notes, row.load(path, {"formats": {"onnx": notes}}, None, example)
+    return notes, row.load(path, {"input": layout(example), "formats": {"onnx": notes}}, None, example)
 
 
 def test_nested_outputs_come_back_as_they_were_for_any_batch(tmp_path):
@@ -40,6 +41,34 @@ def test_nested_outputs_come_back_as_they_were_for_any_batch(tmp_path):
         assert found.keys() == expected.keys() and len(found["maps"]) == 2
         for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
             torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_inputs_by_name_may_come_in_any_order(tmp_path):
+    class Difference(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(3, 3)
+
+        def forward(self, first, others):
+            return self.linear(first) - 2 * others["second"] + 3 * others["third"]
+
+    first, second, third = torch.randn(3, 2, 3).unbind()
+    network = Difference()
+    by_name = {"first": first, "others": {"second": second, "third": third}}
+    expected = call(network, by_name).detach()
+    _, session = written(network, by_name, tmp_path / "model.onnx")
+    turned = {"others": {"third": third, "second": second}, "first": first}
+    torch.testing.assert_close(session(**turned), expected)
+    torch.testing.assert_close(session(**by_name), expected)
+    for inputs, named in (((first, by_name["others"]), {}), ((first,), {"others": by_name["others"]})):
+        with pytest.raises(UserError, match="exported for other inputs than are given: expected first, others by name"):
+            session(*inputs, **named)
+    with pytest.raises(UserError, match="expected second, third by name"):
+        session(first=first, others={"second": second})
+    _, session = written(network, (first, by_name["others"]), tmp_path / "model.onnx")
+    torch.testing.assert_close(session(first, turned["others"]), expected)
+    with pytest.raises(UserError, match="expected 2 by position"):
+        session(**by_name)
 
 
 def test_a_pruned_network_runs_without_pytorch(tmp_path):

@@ -11,7 +11,7 @@ from gnnrl_lightning.artifacts import artifact, formats
 from gnnrl_lightning.artifacts.formats import FORMATS
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting import openvino_runtime
-from gnnrl_lightning.trees import call, tensors
+from gnnrl_lightning.trees import call, layout, tensors
 from tests.support.delivered import Image, Nested, delivered
 
 pytest.importorskip("openvino")
@@ -23,10 +23,10 @@ def test_nested_outputs_come_back_as_they_were_for_any_batch(tmp_path):
     example = {"image": torch.randn(2, 3, 12, 12), "scale": torch.rand(2)}
     notes = row.write(network, example, tmp_path / "model.xml")
     assert notes == {"batch": "any", "outputs": {"maps": [0, 1], "sequence": 2}}
-    loaded = row.load(tmp_path / "model.xml", {"formats": {"openvino": notes}}, None, example)
+    loaded = row.load(tmp_path / "model.xml", {"input": layout(example), "formats": {"openvino": notes}}, None, example)
     for batch in (1, 7):
         inputs = {"image": torch.randn(batch, 3, 12, 12), "scale": torch.rand(batch)}
-        found, expected = call(loaded, inputs), call(network, inputs)
+        found, expected = call(loaded, dict(reversed(inputs.items()))), call(network, inputs)
         assert found.keys() == expected.keys() and len(found["maps"]) == 2
         for ours, theirs in zip(tensors(found), tensors(expected), strict=True):
             torch.testing.assert_close(ours, theirs.detach(), rtol=1e-4, atol=1e-5)
