@@ -49,8 +49,14 @@ def find_faults(graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_t
         self_test: Whether to compare outputs as well as shapes.
 
     Raises:
-        UserError: The network fails with nothing pruned, as it is or in float64, or has other MACs than its graph.
+        UserError: The network fails with nothing pruned, as it is or in float64, or has other MACs than its graph; or
+            outputs are to be compared, and it is on the meta device.
     """
+    if self_test and any(parameter.is_meta for parameter in network.parameters()):
+        raise UserError(
+            f"{type(network).__name__} is on the meta device, where outputs have no numbers to compare: give it its "
+            "weights, or give self_test=False"
+        )
     generator = torch.Generator().manual_seed(0)
     choose = _selections(graph, _drawn(graph, generator), generator)
     return _find_faults(graph, network, inputs, self_test, range(len(graph.groups)), choose)

@@ -153,6 +153,15 @@ class Values(Code):
         return x + torch.ones(self.points[0].tolist())
 
 
+def test_a_network_without_numbers_is_traced_without_the_test_of_its_outputs():
+    network = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 2)).to("meta")
+    with pytest.raises(
+        UserError, match=r"^Sequential is on the meta device, .*: give it its weights, or give self_tes"
+    ):
+        gnnrl_lightning.trace(network, torch.zeros(1, 4, device="meta"))
+    assert gnnrl_lightning.trace(network, torch.zeros(1, 4, device="meta"), self_test=False).widths.tolist() == [8]
+
+
 def test_code_that_needs_values_is_tested_with_data():
     graph = gnnrl_lightning.trace(Values(), torch.randn(1, 3, 6, 6))
     assert [(group.name, group.width) for group in graph.groups] == [("a", 8), ("b", 6)]
