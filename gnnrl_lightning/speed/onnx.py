@@ -92,6 +92,10 @@ def _norms(program: ExportedProgram) -> list[tuple[str, str]]:
     for node in program.graph.nodes:
         before = node.args[0] if node.target is torch.ops.aten.batch_norm.default else None
         if isinstance(before, Node) and before.op == "call_function" and len(before.users) == 1:
+            if any(len(each.users) > 1 for each in (*before.args[1:3], *node.args[1:5]) if isinstance(each, Node)):
+                continue  # the layer or the norm is used elsewhere, too
+            if before.target is torch.ops.aten.linear.default and before.meta["val"].dim() > 2:
+                continue  # the norm is over a sequence
             read = [names.get(getattr(each, "name", ""), "") for each in (*before.args[1:2], node.args[3])]
             if len(read) == 2 and all(read):
                 found.append(tuple(name.rpartition(".")[0] for name in read))

@@ -11,6 +11,7 @@ from gnnrl_lightning.exporting import onnx_runtime
 from gnnrl_lightning.speed import onnx
 from gnnrl_lightning.speed.options import LatencyOptions
 from gnnrl_lightning.speed.timer import RealTimer
+from tests.support.networks_batch_norms import NormedTwice, Tokens
 
 CPU = torch.device("cpu")
 IMAGES = torch.randn(2, 3, 10, 10, generator=torch.Generator().manual_seed(0))
@@ -71,6 +72,13 @@ def test_batch_norms_are_folded_as_in_the_file_that_is_delivered():
     assert [node.op_type for node in model.graph.node if "Norm" in node.op_type] == []
     shapes = {tensor.name: list(tensor.dims) for tensor in model.graph.initializer}
     assert shapes["first.weight"] == [9, 3, 3, 3] and shapes["depthwise.weight"] == [9, 1, 3, 3]
+
+
+@pytest.mark.parametrize(("network", "shape"), [(NormedTwice(), (3, 6, 6)), (Tokens(), (8, 5))])
+def test_norms_that_belong_to_no_layer_are_not_folded(network, shape):
+    network, inputs = network.eval(), torch.randn(2, *shape)
+    torch.nn.init.normal_(network.norm.running_mean)
+    assert onnx.Template(network, inputs).filled(network, inputs) is not None  # it computes the same
 
 
 def test_networks_and_operators_are_measured_by_onnx_runtime():

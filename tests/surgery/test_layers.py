@@ -1,7 +1,12 @@
+import copy
+
 import torch
 
 from gnnrl_lightning import trace
+from gnnrl_lightning.candidates.pruner import Pruner
+from gnnrl_lightning.speed.inference import for_inference
 from gnnrl_lightning.surgery.layers import columns, find_layers, to_matrices, to_weight
+from tests.support.networks_batch_norms import NormedTwice, Tokens
 from tests.support.networks_hard import RepeatedChannels
 from tests.support.networks_readers import traced
 from tests.support.networks_zoo import ZOO, Reused
@@ -50,3 +55,32 @@ def test_channels_are_numbered_group_by_group():
     case = ZOO["Inputs"]
     graph = trace(case.build(), case.inputs())
     assert graph.cuts["out.weight"].axes[1].channels.tolist() == list(range(10))
+
+
+def test_a_norm_that_also_reads_something_else_belongs_to_no_layer():
+    network, x = NormedTwice().eval(), torch.randn(2, 3, 6, 6)
+    with torch.no_grad():
+        network.norm.running_mean.normal_()
+        network.norm.running_var.uniform_(0.3, 1)
+        layers = find_layers(trace(network, x[:1]))
+        assert not layers["first.weight"].norm
+        torch.testing.assert_close(for_inference(copy.deepcopy(network), layers)(x), network(x), rtol=1e-4, atol=1e-5)
+
+
+def test_a_norm_over_a_sequence_belongs_to_no_linear_layer():
+    network, x = Tokens().eval(), torch.randn(64, 8, 5)
+    with torch.no_grad():
+        network.norm.running_mean.normal_()
+        network.norm.running_var.uniform_(0.3, 1)
+        network.norm.weight.uniform_(0.5, 1.5)
+    graph = trace(network, x[:1])
+    assert not find_layers(graph)["first.weight"].norm
+    for repair in ("reconstruction", "predicted_batch_norm", "refit"):
+        pruner = Pruner(graph, network, x, repair=repair)
+        for widths in (graph.widths, torch.tensor([5])):
+            pruned = pruner.prune(pruner.plan(widths))
+            with torch.no_grad():
+                expected = pruned(x)
+                torch.testing.assert_close(for_inference(copy.deepcopy(pruned), pruner.layers)(x), expected)
+                if int(widths) == 8:
+                    torch.testing.assert_close(expected, network(x), rtol=1e-3, atol=1e-4)

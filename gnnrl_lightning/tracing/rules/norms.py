@@ -28,7 +28,7 @@ NORMALISED = "is normalised together with the other channels"
 @rule("_native_batch_norm_legit_no_training", "batch_norm", "native_batch_norm", kind="norm")
 def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
     """Batch normalisation with running statistics: weight, bias and statistics belong to the channels."""
-    _record_norm(walk, rest)
+    _record_norm(walk, x, rest)
     if walk.node in walk.derived:  # standardised weights: one statistic per filter, over the inputs that are kept
         dims = 0, *range(2, len(x.shape))
         x = summarise(walk, x, dims, "is standardised together with other dimensions")
@@ -40,7 +40,7 @@ def batch_norm(walk: Walk, x: Value, *rest: Any) -> Any:
 @rule("instance_norm", kind="norm")
 def instance_norm(walk: Walk, x: Value, *rest: Any) -> Value:
     """Statistics over each channel of each example: channels pass, as in batch norm."""
-    _record_norm(walk, rest)
+    _record_norm(walk, x, rest)
     if (channels := x.along(1)) is not None:
         note_attribute(walk, "num_features", x.shape[1], channels)  # PyTorch compares them where it has no parameters
     return _scaled(walk, x, rest[:4])
@@ -148,11 +148,15 @@ def _shifted(labels: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return tuple(torch.where(item == ZERO, FIXED, item) for item in labels)
 
 
-def _record_norm(walk: Walk, rest: tuple[Any, ...]) -> None:
-    """Record a norm that is a tensor's only reader: it can correct the statistics of channels pruned before it."""
+def _record_norm(walk: Walk, x: Value, rest: tuple[Any, ...]) -> None:
+    """Record a norm that is a tensor's only reader, and reads nothing else: it can correct the statistics before it.
+
+    Norms are over dimension 1, which are the channels of convolutions, but not of linear layers along a sequence.
+    """
     assert walk.node is not None
-    source = walk.node.args[0]
-    if isinstance(source, Node) and len(source.users) == 1:
+    source, *own = (item for item in walk.node.args[:5] if isinstance(item, Node))
+    alone = all([user.target for user in item.users].count(walk.node.target) == 1 for item in own)
+    if len(source.users) == 1 and alone and (len(x.shape) == 2 or "conv" in str(source.target)):
         roles = ("weight", "bias", "running_mean", "running_var")
         named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
         walk.norms[source.name] = {role: name for role, name in named if name is not None}
