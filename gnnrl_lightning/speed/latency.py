@@ -125,10 +125,13 @@ class Latency:
         if not self.milliseconds:
             return f"latency is predicted from {found['table']}, not measured: the dense network takes {dense:.4g} ms"
         where = found["device"] if found["device"] != "cpu" else f"{found['processor']}, {found['threads']} threads"
+        how = f"from {len(self.milliseconds)} networks"  # too few to predict each from the others
+        if found["networks"]:
+            errors = f"mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%})"
+            how = f"with a {errors} for {found['networks']} networks"
         return (
             f"latency of {found['batch_size']} examples ({where}, precision {found['precision']}, {found['backend']}) "
-            f"is predicted with a mean error of {found['mean_error']:.1%} (largest {found['largest_error']:.1%}) for "
-            f"{found['networks']} networks; the dense one takes {dense:.4g} ms"
+            f"is predicted {how}; the dense one takes {dense:.4g} ms"
         )
 
 

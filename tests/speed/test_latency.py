@@ -54,6 +54,12 @@ def test_whole_networks_are_predicted(graph, network):
     assert "predicted with a mean error of 0.0%" in str(found) and "1 threads" in str(found)
 
 
+def test_two_networks_are_too_few_for_an_error(graph, network):
+    found = measure_latency(graph, network, EXAMPLE, options(), FakeTimer())
+    few = replace(found, widths=found.widths[:2], milliseconds=found.milliseconds[:2])
+    assert "is predicted from 2 networks; the dense one takes" in str(few) and few.summary()["mean_error"] is None
+
+
 def test_a_measured_graph_has_latency_as_a_metric_of_budgets(graph, network):
     with pytest.raises(UserError, match=r"latency of this network has not been measured"):
         graph.project(graph.widths, latency=0.6)
