@@ -82,7 +82,7 @@ def test_batch_norm_repair_is_the_slices_with_new_statistics(graph, network, cal
     pruner = Pruner(graph, network, calibration, repair="batch_norm", batch_size=10)
     plan = pruner.plan(graph.widths // 2)
     expected = plan.apply(network)
-    reestimate_batch_norm(expected, [calibration[:10], calibration[10:20], calibration[20:]])
+    reestimate_batch_norm(expected, calibration.split(8))  # three alike
     pruned = pruner.prune(plan).state_dict()
     assert all(torch.equal(tensor, pruned[name]) for name, tensor in expected.state_dict().items())
 

@@ -14,7 +14,9 @@ from gnnrl_lightning.candidates.short_finetune import ShortFinetune
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator, outcome
 from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.surrogate.measures import measure_outputs
 from tests.support.fakes import rescored
+from tests.support.networks_code import Viewing
 
 
 class Brightness(nn.Module):
@@ -166,3 +168,21 @@ def test_candidates_may_be_trained_for_a_few_steps_first(evaluator, search):
     with torch.no_grad():
         expected = float(cross_entropy(network(pixels(search.images)), search.labels))
     assert after.scores["cross_entropy"] == pytest.approx(expected)
+
+
+def test_code_that_views_feature_maps_is_repaired_and_scored():
+    network, images, labels = (
+        Viewing().eval(),
+        torch.randint(0, 255, (40, 3, 8, 8), dtype=torch.uint8),
+        torch.arange(40) % 4,
+    )
+    graph = gnnrl_lightning.trace(network, torch.zeros(1, 3, 8, 8))
+    pruner = Pruner(graph, network, torch.rand(64, 3, 8, 8), repair="refit")
+    evaluator = Evaluator(pruner, ImageSet(images, labels), lambda x: x.float() / 255, Classification(), batch_size=40)
+    widths = torch.tensor([5, 6])
+    with torch.no_grad():
+        outputs = pruner.prune(pruner.plan(widths))(images.float() / 255)
+    assert evaluator(widths, "uniform").scores["cross_entropy"] == pytest.approx(
+        float(cross_entropy(outputs, labels)), rel=1e-4
+    )
+    assert measure_outputs(pruner, (0.5, 1.0)).isfinite().all()

@@ -68,7 +68,8 @@ def test_images_are_known_before_anything_is_measured(pruner, monkeypatch):
     assert 0 < narrowed < 2 * len(dense)
     assert outputs_examples(dense, 48, near) == 48 * (1 + narrowed)
     passed = []
-    monkeypatch.setattr(measures, "for_inference", lambda network, layers: network)
+    monkeypatch.setattr(measures, "for_inference", lambda network, layers, last: network)
+    assert pruner.channels_last  # which takes a pass
     with torch.nn.modules.module.register_module_forward_pre_hook(
         lambda module, inputs: passed.append(len(inputs[0])) if isinstance(module, type(pruner.network)) else None
     ):
