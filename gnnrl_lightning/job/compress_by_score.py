@@ -51,7 +51,7 @@ UNREAD = {
 """Options that a score of the user's own makes meaningless -> why."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Compressed:
     """What pruning by a score has come to.
 
@@ -69,6 +69,10 @@ class Compressed:
     def __str__(self) -> str:
         """The figures as a table."""
         return as_text(lambda console: print_scores(self.figures, console))
+
+    def __repr__(self) -> str:
+        """The same, for notebooks and the Python prompt."""
+        return str(self)
 
 
 @quiet_lightning()

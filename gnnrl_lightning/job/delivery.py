@@ -32,7 +32,7 @@ from gnnrl_lightning.surrogate.diagnostics import proxy_figures
 from gnnrl_lightning.versions import versions
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Delivered:
     """The result of a job.
 
@@ -51,6 +51,10 @@ class Delivered:
     def __str__(self) -> str:
         """The figures as a table."""
         return as_text(lambda console: print_result(dict(self.figures), console))
+
+    def __repr__(self) -> str:
+        """The same, for notebooks and the Python prompt."""
+        return str(self)
 
 
 def deliver(searched: Searched, folder: RunFolder) -> Delivered | None:

@@ -68,6 +68,7 @@ def test_a_network_goes_in_and_a_smaller_one_comes_out(network, tmp_path, monkey
         delivered.figures["pruned"]["top1_test_after"]
     )
     assert "Sequential on digits" in str(delivered) and "\x1b" not in str(delivered)
+    assert repr(delivered) == str(delivered)
     assert reported == [] and capsys.readouterr() == ("", "")
 
 

@@ -96,7 +96,7 @@ def test_the_agent_prunes_a_detector_by_a_score(detector, tmp_path, monkeypatch)
     json.dumps(dict(found.figures))
     *_, text = str(found).splitlines()
     assert f"found by the agent in {search['evaluations']} evaluations" in text and search["found_by"] == "agent"
-    assert "Detector, budget: macs 0.5" in str(found) and "uniform" in str(found)
+    assert "Detector, budget: macs 0.5" in str(found) and "uniform" in str(found) and repr(found) == str(found)
 
 
 def test_one_search_names_the_best_candidate_for_several_budgets(detector):
