@@ -62,8 +62,8 @@ def compress(
     ```
 
     Args:
-        network: The trained network, which is copied and never changed; or a class path, whose network is trained
-            first.
+        network: The trained network, which is copied and never changed; of a compiled one, what was compiled. Or a
+            class path, whose network is trained first.
         data: The data module; one that has nothing to do with this package is read as
             `gnnrl_lightning.data.FromDataModule` says.
         budget: Upper limits on the costs of the pruned network.

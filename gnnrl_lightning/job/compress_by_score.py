@@ -28,7 +28,7 @@ from gnnrl_lightning.job.searched import best_within
 from gnnrl_lightning.job.searching import search_in_memory
 from gnnrl_lightning.job.trial import make_sensitivity
 from gnnrl_lightning.networks import check_finite, check_runs
-from gnnrl_lightning.networks.copies import independent_copy
+from gnnrl_lightning.networks.copies import independent_copy, uncompiled
 from gnnrl_lightning.report.progress import quiet_lightning
 from gnnrl_lightning.report.table import as_text, print_scores
 from gnnrl_lightning.rl.environments import Environments
@@ -104,7 +104,7 @@ def compress_by_score(
     from a surrogate of the score.
 
     Args:
-        network: The trained network, which is copied and never changed.
+        network: The trained network, which is copied and never changed; of a compiled one, what was compiled.
         score: `(network in evaluation mode, on the device) -> score`, a finite number, the higher the better. Agents
             learn from values between -1,000 and 1,000; what is beyond counts as that.
         inputs: Training examples as the network reads them, with the examples first: a tensor, a tuple of the
@@ -141,7 +141,8 @@ def compress_by_score(
     searcher = GNNRL(seed=seed) if by is None else by
     inputs = _checked_inputs(to_device(inputs, device))
     options = _checked_options(options or Options(), budget)
-    dense, name = _checked_copy(network, inputs, device), type(network).__qualname__
+    dense = _checked_copy(network, inputs, device)
+    name = type(dense).__qualname__
     graph, latency = (groups or GroupOptions()).trace(dense, take(inputs, slice(1))), None
     check_prunable(graph, name)
     options = _decided(options, graph, count(inputs), evaluations)
@@ -219,7 +220,7 @@ def _checked_inputs(inputs: Tree) -> Tree:
 
 def _checked_copy(network: nn.Module, inputs: Tree, device: torch.device | str) -> nn.Module:
     """Copy the network to the device, in evaluation mode, and run it once."""
-    dense = independent_copy(network).eval()
+    dense = independent_copy(uncompiled(network)).eval()
     check_finite(dense)
     dense.to(device)
     check_runs(dense, take(inputs, slice(2)))

@@ -24,7 +24,7 @@ from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.group_options import GroupOptions
 from gnnrl_lightning.networks import check_finite, check_runs, check_stored, load_weights, not_finite
-from gnnrl_lightning.networks.copies import independent_copy
+from gnnrl_lightning.networks.copies import independent_copy, uncompiled
 from gnnrl_lightning.networks.spec import NetworkSpec
 from gnnrl_lightning.objective import Figure, Objective, find_objective
 from gnnrl_lightning.objective.trial import try_objective
@@ -70,6 +70,8 @@ class Task:
 
     def __post_init__(self) -> None:
         check_kinds(network=self.network, data=self.data, seed=self.seed)
+        if isinstance(self.network, nn.Module):
+            object.__setattr__(self, "network", uncompiled(self.network))
         object.__setattr__(self, "data", as_example_data(self.data))
         instance("groups", self.groups, GroupOptions, "GroupOptions")
         if self.checkpoint is not None:

@@ -41,6 +41,11 @@ Memo = dict[int, Any]
 """`id` of an object of the original -> its copy, as in `copy.deepcopy`."""
 
 
+def uncompiled(network: nn.Module) -> nn.Module:
+    """Return the network within one of `torch.compile`, which would compile each of its copies and candidates anew."""
+    return network._orig_mod if isinstance(network, torch._dynamo.OptimizedModule) else network
+
+
 def independent_copy(network: nn.Module) -> nn.Module:
     """Copy a network in the mode it is in; hooks and functions that the copy holds act on the copy.
 

@@ -319,6 +319,13 @@ def test_networks_that_do_not_run_channels_last(make):
     assert delivered.network(data.normalize(some.inputs)).shape == (4, 10)
 
 
+def test_a_compiled_network_is_pruned_as_it_was_before(network):
+    """Each of its candidates would be compiled."""
+    compiled = torch.compile(network, backend=lambda *_: pytest.fail("compiled"))
+    delivered = compress(compiled, Digits(), Budget(macs=0.5), by="uniform", options=options_of(**SHORT))
+    assert type(delivered.network) is type(network)
+
+
 def test_layers_that_the_caller_keeps_stay(network):
     kept = GroupOptions(keep=["1"])
     given = {"by": "uniform", "options": options_of(**SHORT), "groups": kept}
