@@ -10,7 +10,7 @@ from torch import nn
 
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.exporting.quantized import quantized
+from gnnrl_lightning.exporting.quantized import quantized, sums_saturate
 from gnnrl_lightning.trees import call, tensors
 from tests.support.delivered import Image, Nested, delivered
 
@@ -30,7 +30,11 @@ class FixedBatch(nn.Module):
 
 
 def test_rounding_is_that_of_the_formula():
-    """A linear layer by hand: scales of the weights' rows are max / 127, those of activations the range / 255."""
+    """A linear layer by hand: scales of the weights' rows are max / 127, those of activations the range / 255.
+
+    Where sums saturate, the scales of the weights are max / 64: 2 * 255 * 64 fits into 16 bits.
+    """
+    largest = 64 if sums_saturate() else 127
     layer = nn.Linear(4, 3, bias=False).eval()
     with torch.no_grad():
         layer.weight.copy_(torch.randn(3, 4, generator=torch.Generator().manual_seed(2)))
@@ -42,8 +46,8 @@ def test_rounding_is_that_of_the_formula():
         zero = torch.round(-low / step)
         return ((values / step).round() + zero).clamp(0, 255).sub(zero) * step
 
-    scales = layer.weight.detach().abs().amax(1, keepdim=True) / 127
-    weights = (layer.weight.detach() / scales).round().clamp(-127, 127) * scales
+    scales = layer.weight.detach().abs().amax(1, keepdim=True) / largest
+    weights = (layer.weight.detach() / scales).round().clamp(-largest, largest) * scales
     inputs = rounded(examples, examples.min(), examples.max())
     outputs = examples @ layer.weight.detach().T
     step = (outputs.max() - outputs.min()) / 255
