@@ -26,6 +26,14 @@ def rank() -> int:
     return dist.get_rank() if _joined() else getattr(rank_zero_only, "rank", None) or 0
 
 
+def log_weight(examples: int) -> Any:
+    """Return the `batch_size` for `LightningModule.log` of a mean over so many examples.
+
+    Lightning averages these numbers over the processes, and rounds the average of whole ones down.
+    """
+    return float(examples)
+
+
 def from_first(value: Value) -> Value:
     """Broadcast the value of rank 0 to all processes; the values of the other processes are ignored."""
     if world_size() == 1:

@@ -169,14 +169,11 @@ def _in_order(laid_out: Mapping[str, Any], given: Tree) -> Iterator[Tensor]:
         for part, item in zip(laid_out["tuple"], given, strict=True):
             yield from _in_order(part, item)
     else:
-        named = ", ".join(laid_out.get("dict", ()))
-        wanted = (
-            f"{named} by name"
-            if named
-            else f"{len(laid_out['tuple'])} by position"
-            if "tuple" in laid_out
-            else "a tensor"
-        )
+        wanted = "a tensor"
+        if "dict" in laid_out:
+            wanted = f"{', '.join(laid_out['dict'])} by name"
+        elif "tuple" in laid_out:
+            wanted = f"{len(laid_out['tuple'])} by position"
         raise UserError(f"the model was exported for other inputs than are given: expected {wanted}")
 
 

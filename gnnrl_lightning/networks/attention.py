@@ -57,7 +57,7 @@ class MultiheadAttention(nn.MultiheadAttention):
                 weights = weights.mean(1) if self.num_heads else weights.sum(1)
         elif self.num_heads:
             heads = F.scaled_dot_product_attention(q, k, v, mask, dropout)
-        else:  # before PyTorch 2.12, attention without heads ends the process
+        else:  # before PyTorch 2.13, attention without heads ends the process
             heads = torch.zeros_like(q)
         out = self.out_proj(heads.transpose(1, 2).flatten(2))
         if single:

@@ -15,6 +15,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
+from gnnrl_lightning.processes import log_weight
 from gnnrl_lightning.seeds import derived_seed
 from gnnrl_lightning.training.distillation import DISTILLATIONS, Lesson, Teacher, paired, read_by
 from gnnrl_lightning.training.mixup import Mixed, mix
@@ -111,9 +112,7 @@ class SupervisedModule(LightningModule):
             measured = self.objective.measure(floats(map_tensors(torch.Tensor.detach, outputs)), targets)
         self._sums.setdefault(stage, []).append(dict(measured.sums))
         self._seen[stage] = self._seen.get(stage, 0) + size
-        # Lightning averages the numbers of examples of the processes, and cuts the mean of whole ones.
-        weight: Any = float(size)
-        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=weight, sync_dist=True)
+        self.log(f"{stage}/loss", loss, on_step=False, on_epoch=True, batch_size=log_weight(size), sync_dist=True)
 
     def _log_figures(self, stage: str) -> dict[str, float]:
         """Log and return the figures of an epoch over the examples of all processes."""

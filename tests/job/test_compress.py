@@ -25,6 +25,7 @@ from gnnrl_lightning.runs.folder import RunFolder
 from gnnrl_lightning.search.methods import one_shot
 from gnnrl_lightning.speed.alignment import Alignment
 from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.networks_code import Viewing
 from tests.support.options import options_of
 
 SHORT = {"calibration_examples": 32, "finetuning": TrainingOptions(epochs=1, learning_rate=0.02)}
@@ -286,18 +287,6 @@ def test_what_was_measured_is_not_measured_again(network, tmp_path, monkeypatch)
         compress(network, Digits(), Budget(macs=0.5, channel_multiple=2), **given)
 
 
-class Viewing(torch.nn.Module):
-    """Reads channels and pixels as one dimension, which is impossible where channels lie last in memory."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b = torch.nn.Conv2d(1, 8, 3, padding=1), torch.nn.Conv2d(8, 12, 3, padding=1)
-        self.head = torch.nn.Linear(12 * 64, 10)
-
-    def forward(self, x):
-        return self.head(self.b(self.a(x).relu()).relu().view(len(x), -1))
-
-
 class Volume(torch.nn.Module):
     """Three-dimensional convolutions, whose weights have no format with channels last as those of images have."""
 
@@ -310,11 +299,16 @@ class Volume(torch.nn.Module):
         return self.head(self.b(self.a(x.reshape(-1, 1, 2, 4, 8)).relu()).mean((2, 3, 4)))
 
 
-@pytest.mark.parametrize("make", [Viewing, Volume])
-def test_networks_that_do_not_run_channels_last(make):
+def viewing():
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 3, 1), Viewing(), torch.nn.Linear(4, 10))
+
+
+@pytest.mark.parametrize(("make", "layer"), [(viewing, "1.second"), (Volume, "b")])
+def test_networks_that_do_not_run_channels_last(make, layer):
     data = Digits()
     delivered = compress(make(), data, Budget(macs=0.5), by="dynamic_programming", options=options_of(**SHORT))
-    assert delivered.network.b.out_channels == delivered.widths["b"] < 12
+    pruned = delivered.network.get_submodule(layer)
+    assert pruned.out_channels == delivered.widths[layer] < make().get_submodule(layer).out_channels
     some = data.some(4)
     assert delivered.network(data.normalize(some.inputs)).shape == (4, 10)
 

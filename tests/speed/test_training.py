@@ -8,6 +8,7 @@ from torch import nn
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.speed.training import TunedTraining, tune_training
 from gnnrl_lightning.training.options import TrainingOptions
+from tests.support.networks_code import Viewing
 from tests.training.test_train import same, small
 
 USUAL, FAST = ("32", False), ("bf16", True)
@@ -79,19 +80,9 @@ def test_a_precision_that_the_network_does_not_bear_is_refused(network):
     assert "bf16 does not agree with 32" in str(found)
 
 
-class Viewing(nn.Module):
-    """Reads channels and pixels as one dimension, which is impossible with channels last."""
-
-    def __init__(self):
-        super().__init__()
-        self.a, self.b, self.head = nn.Conv2d(1, 4, 1), nn.Conv2d(4, 3, 3, padding=1), nn.Linear(3 * 64, 10)
-
-    def forward(self, x):
-        return self.head(self.b(self.a(x)).view(len(x), -1))
-
-
 def test_a_memory_format_that_the_network_does_not_bear_is_not_measured():
-    found = tune_training(Viewing(), *examples(), Classification(), clock_of([1.0, 0.5]))
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), Viewing(), nn.Linear(4, 10))
+    found = tune_training(network, *examples(), Classification(), clock_of([1.0, 0.5]))
     assert (found.precision, found.channels_last) == ("bf16", False)
     assert [*found.milliseconds] == [USUAL, ("bf16", False)] and not found.refused
 

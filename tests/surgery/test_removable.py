@@ -100,7 +100,7 @@ def test_heads_stay_where_attention_without_them_would_end_the_process(monkeypat
     monkeypatch.setattr(heads, "ENDS_PROCESS", True)
     graph = trace(Attending(), torch.zeros(1, 5, 5))
     reasons = {group.name: reason for group, reason in zip(graph.groups, graph.removable.reasons, strict=True)}
-    assert "attention without heads needs PyTorch 2.12 or newer" in reasons["qkv"]
+    assert "attention without heads needs PyTorch 2.13 or newer" in reasons["qkv"]
     assert not graph.removable.groups.any()
 
 

@@ -11,6 +11,7 @@ from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Classification
 from gnnrl_lightning.training.options import TrainingOptions
 from gnnrl_lightning.training.trial import check_training
+from tests.support.networks_code import Viewing
 
 
 def network():
@@ -98,13 +99,6 @@ class Parts(Layer):
         return (self.layer(x), x) if self.training else self.layer(x)
 
 
-class Viewing(nn.Module):
-    """Reads channels and pixels as one dimension."""
-
-    def forward(self, x):
-        return x.view(len(x), -1)
-
-
 class WithoutGradients(Layer):
     def forward(self, x):
         with torch.no_grad():
@@ -189,8 +183,7 @@ def test_so_is_the_network_in_training_mode(digits, layer, message):
 
 
 def test_so_is_the_memory_format(digits):
-    layers = nn.Unflatten(1, (4, 4, 4)), nn.Conv2d(4, 3, 3, padding=1), Viewing(), nn.Linear(48, 10)
-    network = nn.Sequential(nn.Flatten(), *layers)
+    network = nn.Sequential(nn.Conv2d(1, 3, 1), Viewing(), nn.Linear(4, 10))
     check_training(network, TrainingOptions(epochs=1, channels_last=False), Classification(), digits)
     with pytest.raises(UserError, match=r"^the network in training mode fails: view size is not compatible"):
         check_training(network, TrainingOptions(epochs=1, channels_last=True), Classification(), digits)

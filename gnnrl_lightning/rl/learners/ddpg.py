@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.checks import counts, one_of, real, whole
+from gnnrl_lightning.processes import log_weight
 from gnnrl_lightning.rl import ddpg_losses as ddpg
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -215,8 +216,9 @@ class DDPG(GraphLearner):
             self.untoggle_optimizer(actor_optimizer)
         ddpg.soft_update(self.target, policy, self.tau)
         self.log_dict(
-            metrics, on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1
-        )
+            metrics,
+            on_step=False, on_epoch=True, batch_size=log_weight(len(batch)), sync_dist=self.trainer.world_size > 1,
+        )  # fmt: skip
 
     @torch.no_grad()
     def _next_values(self, batch: Steps) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.checks import counts, real
+from gnnrl_lightning.processes import log_weight
 from gnnrl_lightning.rl import ppo_losses as ppo
 from gnnrl_lightning.rl.env.protocol import VectorGraphEnv
 from gnnrl_lightning.rl.learners.base import GraphLearner
@@ -248,7 +249,7 @@ class GNNRL(GraphLearner):
         }
         self.log_dict(
             {name: loss.detach() for name, loss in losses.items()},
-            on_step=False, on_epoch=True, batch_size=len(batch), sync_dist=self.trainer.world_size > 1,
+            on_step=False, on_epoch=True, batch_size=log_weight(len(batch)), sync_dist=self.trainer.world_size > 1,
         )  # fmt: skip
         loss = batch.weight * (policy + self.value_coeff * critic - self.entropy_coeff * entropy)
         check_finite(self.policy, log_probability=log_prob, value=value, entropy=entropy, loss=loss)

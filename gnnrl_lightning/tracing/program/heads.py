@@ -1,4 +1,4 @@
-"""Attention without heads, which ends the process in versions of PyTorch before 2.12."""
+"""Attention without heads, which ends the process in versions of PyTorch before 2.13."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-ENDS_PROCESS = torch.__version__ < "2.12"  # compared as versions
+ENDS_PROCESS = torch.__version__ < "2.13"  # compared as versions
 """Whether attention without heads divides by zero in native code, which Python cannot catch."""
 
 
@@ -20,7 +20,7 @@ class _Refusing(TorchFunctionMode):
         """Call `func`, unless it would end the process."""
         kwargs = kwargs or {}
         if func is F.scaled_dot_product_attention and 0 in (args[0] if args else kwargs["query"]).shape[1:-2]:
-            raise RuntimeError("attention without heads needs PyTorch 2.12 or newer")
+            raise RuntimeError("attention without heads needs PyTorch 2.13 or newer")
         return func(*args, **kwargs)
 
 

@@ -19,7 +19,7 @@ from gnnrl_lightning.tracing.labels import FIXED, ZERO, Value, support, vector
 from gnnrl_lightning.tracing.rows import share_rows
 from gnnrl_lightning.tracing.rules.elementwise import merge
 from gnnrl_lightning.tracing.rules.reductions import note_least, summarise
-from gnnrl_lightning.tracing.walk import Walk, rule
+from gnnrl_lightning.tracing.walk import Walk, find_rule, rule
 
 NORMALISED = "is normalised together with the other channels"
 """Why channels stay of which a norm has one statistic."""
@@ -156,7 +156,9 @@ def _record_norm(walk: Walk, x: Value, rest: tuple[Any, ...]) -> None:
     assert walk.node is not None
     source, *own = (item for item in walk.node.args[:5] if isinstance(item, Node))
     alone = all([user.target for user in item.users].count(walk.node.target) == 1 for item in own)
-    if len(source.users) == 1 and alone and (len(x.shape) == 2 or "conv" in str(source.target)):
+    row = find_rule(source.target)
+    over_channels = len(x.shape) == 2 or (row is not None and row.kind == "conv")
+    if len(source.users) == 1 and alone and over_channels:
         roles = ("weight", "bias", "running_mean", "running_var")
         named = zip(roles, map(walk.parameter_name, rest[:4]), strict=False)
         walk.norms[source.name] = {role: name for role, name in named if name is not None}

@@ -12,7 +12,7 @@ def test_attention_without_heads_is_an_error_where_it_would_end_the_process(monk
     with attention_of_heads():
         assert F.scaled_dot_product_attention(some, some, some).shape == (2, 3, 5, 4)
         for arguments in ((none, none, none), (none, none)):
-            with pytest.raises(RuntimeError, match=r"^attention without heads needs PyTorch 2\.12 or newer$"):
+            with pytest.raises(RuntimeError, match=r"^attention without heads needs PyTorch 2\.13 or newer$"):
                 F.scaled_dot_product_attention(*arguments, **({} if len(arguments) == 3 else {"value": none}))
 
 
