@@ -231,7 +231,7 @@ class _Batches(Dataset[Any]):
             try:
                 found = count(tree)
             except (ValueError, TypeError) as error:
-                raise UserError(f"{what} of {name}: {one_line(error)}, batch first, and numbers, not names") from error
+                raise UserError(f"{what} of {name}: {one_line(error)}; give numbers, batch first, not names") from error
             if found != examples:
                 shape = tuple(tensors(tree)[0].shape)
                 raise UserError(f"{what} of {name} have the shape {shape}: expected {examples} examples, batch first")

@@ -179,7 +179,7 @@ def single(items):
         (
             [(torch.zeros(3), name) for name in ("cat", "dog")],
             {},
-            r"targets of list: expected tensors .*, got str, batch first, and numbers, not names$",
+            r"targets of list: expected tensors .*, got str; give numbers, batch first, not names$",
         ),
     ],
 )
