@@ -143,7 +143,7 @@ def _lines() -> tuple[str, str]:
     frame, found = sys._getframe(2), []
     while frame is not None and not (found and found[-1][0] == "forward"):
         code = frame.f_code
-        if calls_networks(code.co_filename):
+        if calls_networks(code.co_filename) and code.co_name != "__torch_function__":  # of another mode
             break
         if is_users(code.co_filename):
             line = linecache.getline(code.co_filename, frame.f_lineno)
