@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.program import heads
+from gnnrl_lightning.tracing.program import older_torch
 from tests.support.networks_code import Code
 
 
@@ -71,7 +71,7 @@ def test_a_constant_is_named_with_its_line(case, words, line):
 
 def test_the_line_is_the_users_within_another_mode(monkeypatch):
     """As versions of PyTorch before 2.13 have it, whose attention without heads is refused."""
-    monkeypatch.setattr(heads, "ENDS_PROCESS", True)
+    monkeypatch.setattr(older_torch, "OLDER", True)
     graph = gnnrl_lightning.trace(View(), torch.randn(1, 3, 6, 6))
     frozen = next(group for group in graph.frozen if group.name == "a")
     assert frozen.source.startswith("test_constants.py:") and "return x.view(-1, 8, 4, 4)" in frozen.source

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.errors import UserError
-from gnnrl_lightning.tracing.program import heads
+from gnnrl_lightning.tracing.program import older_torch
 from tests.support.exactness import difference, forward, macs_of, noise, random_weights
 from tests.support.networks_branches import BRANCHES, Chain, Residual
 
@@ -97,14 +97,14 @@ class Attending(nn.Module):
 
 
 def test_heads_stay_where_attention_without_them_would_end_the_process(monkeypatch):
-    monkeypatch.setattr(heads, "ENDS_PROCESS", True)
+    monkeypatch.setattr(older_torch, "OLDER", True)
     graph = trace(Attending(), torch.zeros(1, 5, 5))
     reasons = {group.name: reason for group, reason in zip(graph.groups, graph.removable.reasons, strict=True)}
     assert "attention without heads needs PyTorch 2.13 or newer" in reasons["qkv"]
     assert not graph.removable.groups.any()
 
 
-@pytest.mark.skipif(heads.ENDS_PROCESS, reason="this version of PyTorch divides by zero")
+@pytest.mark.skipif(older_torch.OLDER, reason="this version of PyTorch divides by zero")
 def test_all_heads_of_scaled_attention_may_go():
     x = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
     graph, network = trace(Attending(), torch.zeros(1, 5, 5)), random_weights(Attending(), seed=1)

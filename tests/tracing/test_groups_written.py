@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import gnnrl_lightning
+from gnnrl_lightning.tracing.program.older_torch import OLDER
 from tests.support import (
     networks_configured,
     networks_of_parts,
@@ -52,6 +53,8 @@ def test_groups_are_those_derived_by_hand(name):
 
 @every_network
 def test_pruned_is_masked_dense_and_trains(name):
+    if OLDER and name == "VectorsOnBothSides":
+        pytest.skip("gradients decide whether PyTorch calls an operator that FlopCounterMode does not count")
     network, inputs, graph = traced(name)
     generator = torch.Generator().manual_seed(1)
     for widths in (random_widths(graph, generator), random_widths(graph, generator), graph.smallest):

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import _disable_current_modes
 
 from gnnrl_lightning.errors import UserError, first_line
-from gnnrl_lightning.tracing.program.heads import attention_of_heads
+from gnnrl_lightning.tracing.program.older_torch import attention_of_heads, kept_in_attributes
 from gnnrl_lightning.tracing.program.regions import enter_regions, region_name, regions
 from gnnrl_lightning.tracing.program.sources import in_line, line_of, module_of, source_of
 from gnnrl_lightning.tracing.program.writes import replace_slice_writes
@@ -94,7 +94,7 @@ def exported_program(network: nn.Module, inputs: Inputs, **options: Any) -> Expo
         inputs: Arguments of `forward`.
         options: Further arguments of `torch.export.export`.
     """
-    with _DataDetached(), warnings.catch_warnings():
+    with _DataDetached(), kept_in_attributes(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "The tensor attributes? ", UserWarning)  # that code keeps something
         return torch.export.export(network, *arguments(inputs), strict=False, **options)
 

@@ -39,7 +39,8 @@ def _meta(value: Any) -> Any:
     if isinstance(value, Tensor):
         # Within autocast, operands have different types; their number of MACs is the same.
         dtype = torch.float32 if value.is_floating_point() else value.dtype
-        return torch.empty([_meta(size) for size in value.shape], dtype=dtype, device="meta")
+        size, stride = ([_meta(number) for number in numbers] for numbers in (value.shape, value.stride()))
+        return torch.empty_strided(size, stride, dtype=dtype, device="meta")  # which product runs depends on strides
     if isinstance(value, (tuple, list)):
         return type(value)(_meta(item) for item in value)
     return 1 if isinstance(value, torch.SymInt) else value  # the values of a tensor decide it

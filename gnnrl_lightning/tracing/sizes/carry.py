@@ -86,11 +86,7 @@ def _unread(graph: Graph) -> set[Node]:
     for node in reversed(graph.nodes):
         if node.op == "call_function" and found.issuperset(node.users):
             row = find_rule(node.target)
-            if (
-                _returns_nothing(node.target)
-                or operator_name(node.target) == "getitem"
-                or (row and row.kind == "shape")
-            ):
+            if _only_checks(node) or operator_name(node.target) == "getitem" or (row and row.kind == "shape"):
                 found.add(node)
     return found
 
@@ -144,8 +140,8 @@ def _call(state: Walk, node: Node, values: dict[Node, Any]) -> Any:
         if isinstance(result, Value):
             _alias_step(state, node)
         return result
-    if _returns_nothing(target):
-        return None  # an assertion reads no channels
+    if _only_checks(node):
+        return None
     state.operator = operator_name(target)
     state.hyper = {}
 
@@ -194,8 +190,11 @@ def _is_mutable(target: Any) -> bool:
     return isinstance(target, torch._ops.OpOverload) and target._schema.is_mutable
 
 
-def _returns_nothing(target: Any) -> bool:
-    return isinstance(target, torch._ops.OpOverload) and not (target._schema.returns or target._schema.is_mutable)
+def _only_checks(node: Node) -> bool:
+    """Whether an operator returns no tensor, and nothing reads what it returns: it is an assertion or a test."""
+    if not isinstance(node.target, torch._ops.OpOverload) or node.target._schema.is_mutable or node.users:
+        return False
+    return not any("Tensor" in str(item.type) for item in node.target._schema.returns)
 
 
 def _alias_step(state: Walk, node: Node) -> None:
