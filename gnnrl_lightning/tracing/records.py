@@ -156,7 +156,7 @@ class Blocks:
     """The blocks of a grouped convolution, of which all keep equal counts, or which go as a whole.
 
     Attributes:
-        weight: Its weight.
+        weight: Its weight; None if that is computed: the blocks go as a whole.
         inputs: Labels `(groups, C_in / groups)`.
         outputs: Labels `(groups, C_out / groups)`.
         module: Path of the module that calls it.
@@ -164,7 +164,7 @@ class Blocks:
         source: Line of the user's code that calls it.
     """
 
-    weight: str
+    weight: str | None
     inputs: Tensor
     outputs: Tensor
     module: str

@@ -48,16 +48,21 @@ def share_rows(walk: Walk, labels: Tensor, dims: Collection[int], common: Tensor
     walk.shared.append(Shared(channels, met, walk.operator, walk.source))
 
 
-def note_blocks(walk: Walk, weight: str, inputs: Tensor, outputs: Tensor) -> None:
+def note_blocks(walk: Walk, weight: str | None, inputs: Tensor, outputs: Tensor) -> None:
     """Record the blocks of a grouped convolution, see `Blocks`.
 
     Args:
         walk: The walk.
-        weight: Name of its weight.
+        weight: Name of its weight; None if that is computed.
         inputs: Labels `(groups, C_in / groups)`.
         outputs: Labels `(groups, C_out / groups)`.
     """
     walk.blocks.append(Blocks(weight, inputs, outputs, walk.module, walk.operator, walk.source))
+
+
+def holds_groups(walk: Walk, module: str, groups: int) -> bool:
+    """Whether a module is a convolution of PyTorch, which holds the number of its groups."""
+    return getattr(walk.network.get_submodule(module), "groups", None) == groups
 
 
 def _rows(labels: Tensor, dims: Collection[int]) -> tuple[list[int], Tensor]:

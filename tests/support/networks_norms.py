@@ -189,7 +189,65 @@ class SpectralNorms(ReparametrizedWeights):
 class StandardizedConv(nn.Conv2d):
     def forward(self, x):
         weight = F.batch_norm(self.weight.flatten(1)[None], None, None, training=True).reshape(self.weight.shape)
-        return F.conv2d(x, weight, self.bias, padding=self.padding)
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class ComputedFilters(Headed):
+    """A depthwise convolution, one with two filters for each channel, and one of blocks of channels."""
+
+    def __init__(self, deep, twice, grouped):
+        super().__init__()
+        self.stem, self.point, self.head = conv(3, 5), conv(5, 6, 1), nn.Linear(4, 10)
+        self.deep, self.twice, self.grouped = deep, twice, grouped
+
+    def features(self, x):
+        return self.grouped(self.twice(self.point(self.deep(self.stem(x)).relu())).sigmoid())
+
+
+def filters(kind, computed):
+    return (
+        computed(kind(5, 5, 3, padding=1, groups=5)),
+        computed(kind(6, 12, 3, padding=1, groups=6)),
+        computed(kind(12, 4, 3, padding=1, groups=2)),
+    )
+
+
+@case({"stem": (5, 1), "point": (2, 1)}, IO)
+class WeightNormsOfFilters(ComputedFilters):
+    """The blocks of the last convolution go as a whole, and with them the channels that they read."""
+
+    def __init__(self):
+        super().__init__(*filters(nn.Conv2d, weight_norm))
+
+
+@case({"stem": (5, 1), "point": (2, 1)}, IO)
+class SpectralNormsOfFilters(ComputedFilters):
+    def __init__(self):
+        super().__init__(*filters(nn.Conv2d, spectral_norm))
+
+
+@case({"stem": (5, 1), "point": (2, 1)}, IO)
+class StandardizedFilters(ComputedFilters):
+    def __init__(self):
+        super().__init__(*filters(StandardizedConv, nn.Identity()))
+
+
+@case({"stem": (5, 1)}, IO | {"point": 6, "grouped": 4}, reason={"grouped": "conv2d: is part of a grouped"})
+class ConstantGroups(ComputedFilters):
+    """The code has the number of blocks of the last convolution as a constant."""
+
+    def __init__(self):
+        deep, twice, _ = filters(nn.Conv2d, weight_norm)
+        super().__init__(deep, twice, HalvesOfTwelve())
+
+
+class HalvesOfTwelve(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6, 3, 3))
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight.tanh(), padding=1, groups=2)
 
 
 @case({"a": (3, 1), "b": (5, 1)}, IO)

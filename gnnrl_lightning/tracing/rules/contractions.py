@@ -14,7 +14,7 @@ from torch.fx import Node
 
 from gnnrl_lightning.tracing.given_sizes import note_sizes, note_zeros
 from gnnrl_lightning.tracing.labels import ZERO, Value, is_zero, support, vector
-from gnnrl_lightning.tracing.rows import note_blocks
+from gnnrl_lightning.tracing.rows import holds_groups, note_blocks
 from gnnrl_lightning.tracing.walk import Walk, operator_name, rule
 
 PARTS = ("chunk", "split", "split_with_sizes", "unbind", "getitem", "slice", "narrow", "select")
@@ -178,14 +178,20 @@ def _convolution(
     if inputs is not None and _is_one_kernel(walk, weight, groups):
         walk.contract((inputs,))
         return _filtered(walk, x, dim, inputs, number)
-    if name is None or inputs is None or (transposed and weight.shape[:2] != (groups, 1)):
+    depthwise = weight.shape[1] == 1 and weight.along(0) is not None and (name is not None or weight.shape[0] == groups)
+    computed = name is None and not depthwise
+    if (
+        inputs is None
+        or (transposed and weight.shape[:2] != (groups, 1))
+        or (computed and (transposed or weight.along(0) is None or not holds_groups(walk, walk.module, groups)))
+    ):
         reason = "is part of a grouped convolution whose channels cannot be told apart"
         for value in (x, weight, bias):
             walk.freeze(value, reason)
         walk.keep(walk.shape[dim], reason)
         writes = None
         walk.contract(())
-    elif weight.shape[1] == 1:
+    elif depthwise:
         writes = _depthwise(walk, inputs, weight, bias, groups)
         walk.contract((writes,), weight=name, writes=writes, groups=groups, bias=walk.parameter_name(bias))
         if len(writes) == groups:
@@ -258,14 +264,23 @@ def _depthwise(walk: Walk, inputs: Tensor, weight: Value, bias: Value | None, gr
     return writes
 
 
-def _grouped(walk: Walk, name: str, inputs: Tensor, weight: Value, bias: Value | None, groups: int) -> Tensor | None:
-    """Grouped: all blocks keep equal counts, each with its own indices, or go as a whole, see `sizes.blocks`."""
+def _grouped(
+    walk: Walk, name: str | None, inputs: Tensor, weight: Value, bias: Value | None, groups: int
+) -> Tensor | None:
+    """Grouped: all blocks keep equal counts, each with its own indices, or go as a whole, see `sizes.blocks`.
+
+    If the weight is computed, blocks go as a whole.
+    """
     blocks = inputs.reshape(groups, -1)
     writes = _outputs(walk, weight, 0, bias)
     if writes is None:
         walk.tie(blocks)
     else:
         note_blocks(walk, name, blocks, writes.reshape(groups, -1))
+    if name is None:
+        assert writes is not None
+        walk.contract((writes,), writes=writes, bias=walk.parameter_name(bias))
+        return writes
     walk.consumed.append(inputs)
     # A block's input count is the size of one row: all rows keep the same number.
     sizes = (blocks[0],) if writes is None else (blocks[0], writes)

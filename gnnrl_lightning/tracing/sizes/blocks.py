@@ -1,7 +1,8 @@
 """Grouped convolutions: all blocks of channels keep equal counts, or blocks go as a whole.
 
 Blocks go as a whole where all channels of each are one already, at the input or at the output: those of a head of
-attention, or of a group of a group norm. The convolution then has as many groups fewer, which its module holds.
+attention, or of a group of a group norm; and where the weight is computed, as by a weight norm. The convolution then
+has as many groups fewer, which its module holds.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from gnnrl_lightning.tracing.labels import FIXED
 from gnnrl_lightning.tracing.records import Blocks, Contraction, ModuleSize
+from gnnrl_lightning.tracing.rows import holds_groups
 from gnnrl_lightning.tracing.walk import Walk
 
 
@@ -27,8 +29,12 @@ def settle_blocks(walk: Walk) -> None:
     left = walk.blocks
     while left:
         channel = walk.labels.solve()
-        whole = [item for item in left if any(_are_whole(labels, channel) for labels in (item.inputs, item.outputs))]
-        whole = [item for item in whole if _held(walk, item)]
+        whole = [
+            item
+            for item in left
+            if holds_groups(walk, item.module, len(item.inputs))
+            and (item.weight is None or any(_are_whole(labels, channel) for labels in (item.inputs, item.outputs)))
+        ]
         if not whole:
             break
         for item in whole:
@@ -47,11 +53,6 @@ def _are_whole(labels: Tensor, channel: np.ndarray) -> bool:
     return bool((rows == rows[:, :1]).all()) and len(np.unique(rows)) > 1
 
 
-def _held(walk: Walk, item: Blocks) -> bool:
-    """Whether the module is a convolution of PyTorch, which holds the number of its groups."""
-    return getattr(walk.network.get_submodule(item.module), "groups", None) == len(item.inputs)
-
-
 def _take_whole(walk: Walk, item: Blocks) -> None:
     both = torch.cat([item.inputs, item.outputs], 1)
     walk.labels.join(both[:, :1], both[:, 1:], item.operator, item.source)
@@ -66,7 +67,7 @@ def _of_whole(contractions: Sequence[Contraction], item: Blocks) -> list[Contrac
     inputs = torch.full(item.inputs.shape[1:], FIXED)
     return [
         replace(each, sizes=(inputs, item.outputs.flatten()), reads=None)
-        if each.weight == item.weight and each.groups == len(item.inputs)
+        if each.weight == item.weight is not None and each.groups == len(item.inputs)
         else each
         for each in contractions
     ]
