@@ -85,6 +85,7 @@ class Walk:
         arguments: The arguments of its modules in the program.
         labels: The labels, with joins, ties and freezes.
         parameters: Parameters and buffers: name -> value with one label tensor per dimension.
+        inputs: Inputs: name -> labels of its channels.
         aliases: Identity of a tensor -> its first name.
         contractions: Operators that cost MACs.
         training: Contractions that exist in training mode only.
@@ -129,6 +130,7 @@ class Walk:
     arguments: Calls
     labels: Labels = field(default_factory=Labels)
     parameters: dict[str, Value] = field(default_factory=dict)
+    inputs: dict[str, tuple[Tensor, ...]] = field(default_factory=dict)
     aliases: dict[int, str] = field(default_factory=dict)
     contractions: list[Contraction] = field(default_factory=list)
     training: list[Contraction] = field(default_factory=list)

@@ -137,3 +137,57 @@ class InputsWithKeysOfTheirOwn(KeysOfHeads):
 
     def forward(self, x):
         return self.head(self.o(self.attend(x, x[:, :, :4], x[:, :, 4:8])).relu().mean(1))
+
+
+class MaskedTokens(nn.Module):
+    """What is written at positions has the channels of the stream behind them."""
+
+    def __init__(self):
+        super().__init__()
+        self.embed, self.mix, self.head = nn.Linear(6, 8), nn.Linear(8, 5), nn.Linear(5, 3)
+        self.token = nn.Parameter(torch.randn(8))
+
+    def forward(self, x):
+        return self.head(self.mix(self.written(x, self.embed(x))).relu().mean(1))
+
+
+@case({"embed": (8, 1), "mix": (5, 1)}, {"x": 5, "head": 3}, ((2, 5, 6),), zoo=WRITTEN)
+class MaskTokens(MaskedTokens):
+    """BEiT: a learnt vector in place of tokens."""
+
+    def written(self, x, y):
+        y = y.clone()
+        y[x[..., 0] > 0] = self.token
+        return y
+
+
+@case({"embed": (8, 1), "mix": (5, 1)}, {"x": 5, "head": 3}, ((2, 5, 6),), zoo=WRITTEN)
+class WrittenPositions(MaskedTokens):
+    """At some positions of all examples."""
+
+    def written(self, x, y):
+        y = y.clone()
+        y[:, torch.tensor([0, 3])] = self.token
+        return y
+
+
+@case(
+    {"mix": (5, 1)}, {"x": 5, "embed": 8, "head": 3}, ((2, 5, 6),), {"embed": "written into through an index"}, WRITTEN
+)
+class WrittenChannels(MaskedTokens):
+    """Into some channels, whose positions are constants of the code."""
+
+    def written(self, x, y):
+        y = y.clone()
+        y[:, :, torch.tensor([0, 3])] = self.token[:2]
+        return y
+
+
+@case({"mix": (5, 1)}, {"x": 5, "embed": 8, "head": 3}, ((2, 5, 6),), {"embed": "cannot be pruned"}, WRITTEN)
+class WrittenConstants(MaskedTokens):
+    """Values that do not follow the channels."""
+
+    def written(self, x, y):
+        y = y.clone()
+        y[x[..., 0] > 0] = torch.arange(8).to(y)
+        return y

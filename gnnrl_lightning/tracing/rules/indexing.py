@@ -28,7 +28,7 @@ def index(walk: Walk, x: Value, indices: list[Any]) -> Value:
         return gather(walk, x, *used[0])
     for _, item in used:
         walk.freeze(item, "is an index")
-    masks = [place for place in _indices(walk) if place is not None and place.dtype in (torch.bool, torch.uint8)]
+    masks = [place for place in _indices(walk) if place is not None and place.dtype in MASKS]
     touched = [dim for dim, _ in used]
     passed = over(walk, x, tuple(range(len(x.shape)) if masks else touched), "is indexed")
     new = (1,) * max(len(item.shape) for _, item in used)
@@ -71,16 +71,38 @@ def gather(walk: Walk, x: Value, dim: int, index: Value) -> Value:
 
 @rule("index_put", kind="other")
 def index_put(walk: Walk, x: Value, indices: list[Any], values: Value, *_: Any) -> Value:
-    """`x[mask] = number`: the mask has the channels of x; any other assignment freezes the indexed channels."""
+    """`x[mask] = number`: the mask has the channels of x; `x[mask] = vector`: the vector has those behind the mask.
+
+    Any other channels of the values, and those of x along the indexed dimensions, are frozen.
+    """
     if len(indices) == 1 and _is_mask(walk) and math.prod(values.shape) == 1:
         mask = indices[0]
         behind = (1,) * (len(x.shape) - len(mask.shape))
         laid = tuple(labels.reshape((*labels.shape, *behind)) for labels in mask.labels)
         return Value(x.shape, merge(walk, [x, Value((*mask.shape, *behind), laid)]))
-    for item in (*indices, values):
+    for item in indices:
         walk.freeze(item, "is written through an index")
-    touched = [dim for dim, item in enumerate(indices) if item is not None]
-    return over(walk, x, tuple(range(min(touched), len(x.shape))), "is written into through an index")
+    first, last = _written(walk)
+    left = over(walk, x, tuple(range(first, last)), "is written into through an index")
+    number = min(len(x.shape) - last, len(values.shape))
+    others = len(values.shape) - number
+    given = over(walk, values, tuple(range(others)), "is written through an index")
+    laid = tuple(labels.reshape(labels.shape[others:]) for labels in given.labels)
+    return Value(x.shape, merge(walk, [left, Value(values.shape[others:], laid)]))
+
+
+def _written(walk: Walk) -> tuple[int, int]:
+    """The first of the dimensions that the current operator indexes, and the one behind the last."""
+    dim, touched = 0, []
+    for item in _indices(walk):
+        count = item.dim() if item is not None and item.dtype in MASKS else 1
+        touched += [] if item is None else [dim, dim + count]
+        dim += count
+    return touched[0], touched[-1]
+
+
+MASKS = (torch.bool, torch.uint8)
+"""Types of indices that say for each element whether it is picked."""
 
 
 def _is_mask(walk: Walk) -> bool:

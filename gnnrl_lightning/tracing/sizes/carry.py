@@ -97,8 +97,8 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
         return None
     shape = tuple(tensor.shape)
     if spec.kind == InputKind.USER_INPUT:
-        value = Value(shape)
-        if len(shape) > 2 and tensor.is_floating_point():
+        value = Value(shape, state.inputs.get(node.name, ()))
+        if len(shape) > 2 and tensor.is_floating_point() and node.name not in state.inputs:
             state.module = node.name
             if shape[1] > 1:
                 value = Value(shape, (vector(state.labels.fresh(shape[1]), len(shape), 1),))
@@ -106,6 +106,7 @@ def _placeholder(state: Walk, node: Node, spec: Any) -> Value | None:
                 state.freeze(value, "is the input of the network")
             else:
                 state.keep(1, "is the input of the network")
+            state.inputs[node.name] = value.labels
         state.steps.append(Step(node.name, node.name, "input", "input", (), (), value, {}, _storage(node)))
         return value
     if spec.kind not in (InputKind.PARAMETER, InputKind.BUFFER):
