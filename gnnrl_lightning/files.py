@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from gnnrl_lightning.errors import UserError, one_line
 
@@ -151,3 +153,12 @@ def _as_os_error(error: Exception, path: Path) -> Exception:
     if isinstance(error, RuntimeError) and re.search("write failed|failed writing", str(error)):
         return OSError(errno.EIO, "it cannot be written", str(path))
     return error
+
+
+def finite(value: Any) -> Any:
+    """Replace floats that are not finite, which JSON does not have, by None, recursively."""
+    if isinstance(value, Mapping):
+        return {key: finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -33,7 +33,7 @@ from gnnrl_lightning.artifacts.recipe import FORMAT, RECIPE, check_probe, differ
 from gnnrl_lightning.checks import as_path, instance, shown
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.exporting.program import exported_once
-from gnnrl_lightning.files import os_errors, replacing, sha256
+from gnnrl_lightning.files import finite, os_errors, replacing, sha256
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.surgery.plan import Plan
@@ -64,7 +64,7 @@ class Description:
         network: Class path and arguments of the network that the first step pruned.
         budget: The budget that was met.
         transform: Preprocessing that turns an example into the network's input.
-        figures: Measured figures of the pruned network.
+        figures: Measured figures of the pruned network; those that are NaN or infinite are written as null.
     """
 
     network: Mapping[str, Any]
@@ -123,7 +123,7 @@ def save(
         "formats": notes,
         "budget": dict(description.budget),
         "transform": dict(description.transform),
-        "figures": dict(description.figures),
+        "figures": finite(description.figures),
         "versions": versions(),
         "sha256": {file: sha256(folder / file) for row in rows.values() for file in row.files},
     }

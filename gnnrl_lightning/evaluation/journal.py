@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import warnings
 from collections import deque
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from gnnrl_lightning.errors import UserError, one_line
-from gnnrl_lightning.files import os_errors, replacing, text_of
+from gnnrl_lightning.files import finite, os_errors, replacing, text_of
 
 CHECK = "check"
 """Key of a line's checksum."""
@@ -72,7 +71,7 @@ class Journal:
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Append a record and flush it to disk; floats that are not finite become null."""
-        line = json.dumps(_finite(record), allow_nan=False)
+        line = json.dumps(finite(record), allow_nan=False)
         self._drop_rest()
         if self.path is None:
             self._records.append(json.loads(line))
@@ -148,12 +147,3 @@ class Journal:
 def _check(last: str, line: str) -> str:
     """Checksum of a line and, through the one of the line before it, of all earlier lines."""
     return hashlib.sha256(f"{last}\n{line}".encode()).hexdigest()[:16]
-
-
-def _finite(value: Any) -> Any:
-    """Replace floats that are not finite by None (null), recursively."""
-    if isinstance(value, Mapping):
-        return {key: _finite(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

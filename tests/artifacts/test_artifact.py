@@ -1,4 +1,5 @@
 import json
+import math
 import random
 import shutil
 from dataclasses import dataclass
@@ -80,7 +81,7 @@ DESCRIPTION = artifact.Description(
     network={"class_path": "tests.Small", "init_args": {}},
     budget={"macs": 0.5},
     transform={"mean": [0.5]},
-    figures={"top1_test_after": 97.5},
+    figures={"top1_test_after": 97.5, "cross_entropy_test_after": math.inf},
 )
 
 
@@ -142,7 +143,8 @@ def test_recipe_says_what_was_done(folder):
     pruned = saved(folder, network)
     recipe = artifact.read_recipe(folder)
     assert recipe["network"] == DESCRIPTION.network and recipe["budget"] == {"macs": 0.5}
-    assert recipe["transform"] == {"mean": [0.5]} and recipe["figures"] == {"top1_test_after": 97.5}
+    assert recipe["transform"] == {"mean": [0.5]} and recipe["figures"]["top1_test_after"] == 97.5
+    assert recipe["figures"]["cross_entropy_test_after"] is None, "JSON has no infinity"
     assert recipe["input"] == {"shape": [1, 6, 6], "dtype": "float32"}
     assert recipe["formats"] == {
         "weights": {"file": "weights.safetensors"},
