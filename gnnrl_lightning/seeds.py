@@ -1,9 +1,12 @@
 """Seeds and generators derived from a key alone; all random numbers of the package come from them."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities.seed import isolate_rng
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -32,3 +35,10 @@ def seed_generators(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.default_generator.manual_seed(seed)
+
+
+@contextmanager
+def kept_random_states() -> Iterator[None]:
+    """Restore the global generators of Python, NumPy and PyTorch after the block, those of devices if they are used."""
+    with isolate_rng(include_cuda=torch.cuda.is_initialized()):
+        yield

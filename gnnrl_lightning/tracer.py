@@ -13,7 +13,8 @@ from gnnrl_lightning.checks import flag
 from gnnrl_lightning.cost.ranges import Limits
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.graph import ComputationGraph
-from gnnrl_lightning.surgery.selftest import find_faults, kept_random_state
+from gnnrl_lightning.seeds import kept_random_states
+from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.tracing.forming import form_groups, part_otherwise
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import walk_network
@@ -26,6 +27,7 @@ MAX_ROUNDS = 12
 """Maximum number of rounds of the self-test, each of which freezes or parts at least one group."""
 
 
+@kept_random_states()
 @torch.compiler.set_stance("force_eager")  # a network of torch.compile would be compiled for every copy and width
 def trace(
     network: nn.Module,
@@ -38,8 +40,8 @@ def trace(
 ) -> ComputationGraph:
     """Trace a network into its computational graph: groups of channels that are removed together, and costs.
 
-    The network is not modified, and is traced in evaluation mode; code that only training runs is read where it uses
-    tensors of its own or does not follow the pruned network.
+    Neither the network nor the global random generators are modified. The network is traced in evaluation mode; code
+    that only training runs is read where it uses tensors of its own or does not follow the pruned network.
 
     Args:
         network: A module that `torch.export` supports.
@@ -63,7 +65,7 @@ def trace(
     given, inputs = inputs, one_example(inputs)
     try:
         # Its code may keep what it computes first, which in later passes is on the meta device.
-        with kept_random_state(), warnings.catch_warnings():
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a warning of its operators is no refusal, even where it is an error
             check_takes(network, inputs)
         walked, kept = walk_network(network, inputs, keep)

@@ -2,11 +2,14 @@
 
 import copy
 import pickle
+import random
 import re
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 import gnnrl_lightning
 from gnnrl_lightning.surgery.selftest import find_faults
@@ -37,7 +40,7 @@ from tests.support.exactness import (
     train_one_step,
 )
 from tests.support.fakes import small_graph
-from tests.support.networks_zoo import ZOO
+from tests.support.networks_zoo import ZOO, Pair
 
 MORE = (
     networks_attention,
@@ -142,6 +145,28 @@ def test_tracing_and_pruning_leave_the_network_as_it_is(name):
     assert len(pruned._forward_hooks) == 1
     shared = {id(tensor) for tensor in (*network.parameters(), *network.buffers())}
     assert not shared & {id(tensor) for tensor in (*pruned.parameters(), *pruned.buffers())}
+
+
+class Draws(Pair):
+    """Its code draws random numbers from every generator, as stochastic depth does in training."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+
+    def features(self, x):
+        if random.random() + np.random.rand() < 0:
+            return x
+        return self.b(F.dropout(self.a(x), 0.1, self.training) + 0 * torch.rand(()))
+
+
+def test_tracing_leaves_the_random_generators_as_they_are():
+    network = Draws()
+    random.seed(1), np.random.seed(2), torch.manual_seed(3)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    gnnrl_lightning.trace(network, torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)))
+    assert random.getstate() == states[0]
+    assert all(np.array_equal(*each) for each in zip(np.random.get_state(), states[1], strict=True))
+    assert torch.equal(torch.get_rng_state(), states[2])
 
 
 @pytest.mark.parametrize("name", ["ResNet20", "GRU", "Subscripts"])

@@ -8,8 +8,7 @@ finds the faulty groups by bisection.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 
 import torch
@@ -19,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.networks.attention import unfused
+from gnnrl_lightning.seeds import kept_random_states
 from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
 from gnnrl_lightning.surgery.exactness import exactness_fault
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, prune
@@ -104,7 +104,7 @@ def _find_faults(
         return training_fault(network, inputs, small(pruned))
 
     explain, found = explain_shapes, dict[int, str]()
-    with kept_random_state(), unfused():
+    with kept_random_states(), unfused():
         if not every or shapes(every) is not None:
             # If pruned groups pass, the costs of the dense network are right, too.
             tested = check_dense(network, inputs, int(graph.cost.macs(graph.widths)))
@@ -210,16 +210,6 @@ def _both(
     """Return the pruned and the dense network, their inputs, and the shapes that are expected of the pruned one."""
     small = prune(network, graph.cuts, selection, graph.dependents)
     return small, shared_copy(network), inputs, graph.shapes_by_line(widths)
-
-
-@contextmanager
-def kept_random_state() -> Iterator[None]:
-    """Restore the global random state after the block."""
-    state = torch.get_rng_state()
-    try:
-        yield
-    finally:
-        torch.set_rng_state(state)
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
