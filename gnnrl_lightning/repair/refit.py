@@ -261,9 +261,13 @@ class _Norm:
         self.scale = scale
 
     def steepen(self) -> None:
-        """Raise scales near zero, which would prevent any correction; `absorb` applies the new scales."""
+        """Raise scales near zero, which would prevent any correction; `absorb` applies the new scales.
+
+        Where all are zero, as in branches that begin with zeros, they are raised to `SMALLEST_SCALE`.
+        """
         if self.affine:
-            least = SMALLEST_SCALE * self.scale.abs().mean()
+            mean = self.scale.abs().mean()
+            least = SMALLEST_SCALE * torch.where(mean > 0, mean, 1)
             self.scale = torch.where(self.scale < 0, self.scale.clamp(max=-least), self.scale.clamp(min=least))
 
     def before(self, values: Tensor) -> Tensor:

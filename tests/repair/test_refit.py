@@ -10,6 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from gnnrl_lightning import trace
 from gnnrl_lightning.calibration import least_squares
+from gnnrl_lightning.networks import not_finite
 from gnnrl_lightning.repair.batchnorm import reestimate_batch_norm
 from gnnrl_lightning.repair.refit import positions_for, record, refit
 from gnnrl_lightning.surgery.layers import find_layers
@@ -147,6 +148,20 @@ def test_the_end_of_a_branch_makes_up_for_the_shortcut(norm):
     )
     best = design @ np.linalg.lstsq(design, target, rcond=None)[0]
     assert ((mine - target) ** 2).mean() == pytest.approx(((best - target) ** 2).mean(), rel=2e-2)
+
+
+def test_branches_whose_norms_are_zero_are_fitted():
+    """As in networks that begin so: their last convolutions make up for what the shortcut has lost."""
+    network = Block(norm=True).double()
+    for norm in network.norms:
+        nn.init.zeros_(norm.weight)
+    images = correlated(40).double()
+    reestimate_batch_norm(network.train(), [images])
+    network.eval()
+    dense, sliced, output, pruned = refitted(network, images, half)
+    assert not_finite(pruned.state_dict()) is None
+    assert all(norm.weight.abs().min() > 0 for norm in pruned.norms)
+    assert error(output, dense) < 0.6 * error(sliced, dense)
 
 
 class ReadTwice(nn.Module):
