@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 import gnnrl_lightning
 from gnnrl_lightning.surgery.selftest import find_faults
+from gnnrl_lightning.tracing.program.older_torch import OLDER
 from gnnrl_lightning.tracing.walk import RULES
 from tests.support import (
     networks_attention,
@@ -121,7 +122,14 @@ def test_the_pruned_network_trains_copies_and_exports(name):
     train_one_step(pruned, inputs)
     expected = forward(pruned, inputs)
     assert difference(forward(copy.deepcopy(pruned), inputs), expected) == 0
-    exported = torch.export.export(pruned, inputs, strict=False)
+    try:
+        exported = torch.export.export(pruned, inputs, strict=False)
+    except RuntimeError:
+        if not OLDER:
+            raise
+        with pytest.raises(RuntimeError):  # states of a recurrent layer have other shapes there
+            torch.export.export(network, inputs, strict=False)
+        return
     assert difference(forward(exported.module(), inputs), expected) <= 1e-12
     assert pruned.state_dict().keys() == network.state_dict().keys()
 
