@@ -61,7 +61,7 @@ def note_blocks(walk: Walk, weight: str | None, inputs: Tensor, outputs: Tensor)
 
 
 def holds_groups(walk: Walk, module: str, groups: int) -> bool:
-    """Whether a module is a convolution of PyTorch, which holds the number of its groups."""
+    """Whether a module holds the number of groups of its convolution, as those of PyTorch do."""
     return getattr(walk.network.get_submodule(module), "groups", None) == groups
 
 

@@ -241,6 +241,15 @@ class ConstantGroups(ComputedFilters):
         super().__init__(deep, twice, HalvesOfTwelve())
 
 
+@case({"stem": (5, 1), "point": (2, 1)}, IO)
+class GroupsOfAModule(ComputedFilters):
+    """The module holds their number, and no other size."""
+
+    def __init__(self):
+        deep, twice, _ = filters(nn.Conv2d, weight_norm)
+        super().__init__(deep, twice, Halves())
+
+
 class HalvesOfTwelve(nn.Module):
     def __init__(self):
         super().__init__()
@@ -248,6 +257,13 @@ class HalvesOfTwelve(nn.Module):
 
     def forward(self, x):
         return F.conv2d(x, self.weight.tanh(), padding=1, groups=2)
+
+
+class Halves(HalvesOfTwelve):
+    groups = 2
+
+    def forward(self, x):
+        return F.conv2d(x, self.weight.tanh(), padding=1, groups=self.groups)
 
 
 @case({"a": (3, 1), "b": (5, 1)}, IO)

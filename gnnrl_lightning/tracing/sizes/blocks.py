@@ -57,7 +57,8 @@ def _take_whole(walk: Walk, item: Blocks) -> None:
     both = torch.cat([item.inputs, item.outputs], 1)
     walk.labels.join(both[:, :1], both[:, 1:], item.operator, item.source)
     walk.sizes.append(ModuleSize(item.module, ("groups",), item.outputs.flatten(), item.outputs.shape[1]))
-    walk.sizes.append(ModuleSize(item.module, ("in_channels",), item.inputs.flatten()))
+    if hasattr(walk.network.get_submodule(item.module), "in_channels"):  # PyTorch's own check their inputs' channels
+        walk.sizes.append(ModuleSize(item.module, ("in_channels",), item.inputs.flatten()))
     walk.contractions = _of_whole(walk.contractions, item)
     walk.training = _of_whole(walk.training, item)
 
