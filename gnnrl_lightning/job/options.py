@@ -157,7 +157,7 @@ class Options:
         starting = starting_count(measure is not None, limits)
         reserved = self.episode.reserved(measure)
         spent = starting + math.ceil(examples / evaluation_examples) + reserved
-        count = (self.search.evaluations - spent) // episodes
+        count = self.episode.iterations(self.search.evaluations - spent, episodes, measure)
         if count < 1:
             raise UserError(
                 f"search.evaluations is {self.search.evaluations}: at least {spent + episodes} are needed, {spent} for "

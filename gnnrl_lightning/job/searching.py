@@ -176,7 +176,8 @@ def search_in_memory(
 ) -> Mapping[float, Evaluation]:
     """Search without files: all evaluations of a problem are spent at once, and nothing resumes.
 
-    An agent scores the starting candidates first, and then as many whole iterations as the evaluations allow.
+    An agent scores the starting candidates first, and then as many iterations as the evaluations allow, see
+    `EpisodeOptions.iterations`.
 
     Args:
         problem: The problem, with all of its evaluations left.
@@ -197,7 +198,7 @@ def search_in_memory(
         return {}
     problem.start(from_sensitivity=environments.measure is not None)
     left = problem.left - environments.reserved
-    iterations = left // by.episodes_per_iteration
+    iterations = environments.options.iterations(left, by.episodes_per_iteration, environments.measure)
     if iterations < 1:
         raise NotApplicable(f"has {left} evaluations left, an iteration needs {by.episodes_per_iteration}")
     environments.connect(by, problem)

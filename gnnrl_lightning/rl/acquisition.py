@@ -48,7 +48,10 @@ class Acquisition:
             Kendall's rank correlation of the rewards so far with the surrogate's predictions before it knew them. All
             processes have the same names; none if nothing was scored.
         predicted: Predicted and actual rewards of all processes so far.
+        reserved: Evaluations that rounds leave for later.
     """
+
+    reserved = 0
 
     def __init__(self, problem: SearchProblem, knowledge: Knowledge, imagination: Imagination, proposer: str) -> None:
         self.problem, self.knowledge, self.imagination, self.proposer = problem, knowledge, imagination, proposer
@@ -67,7 +70,7 @@ class Acquisition:
             Rewards `(m,)`, m at most count.
         """
         generator = generator_for(seed)
-        count = min(count, len(share(range(self.problem.left))))
+        count = min(count, len(share(range(self.problem.left - self.reserved))))
         partial, surrogate = self._partial(widths, generator), self.imagination.surrogate
         asked, imagined = self._ask(widths, partial, count, generator)
         rewards = torch.tensor([float(self.knowledge.reward(item)) for item in asked])

@@ -61,6 +61,7 @@ class RangeAcquisition(Acquisition):
     ) -> None:
         super().__init__(problem, knowledge, imagination, proposer)
         self.macs_range, self.shares, self.proposals = macs_range, tuple(shares), proposals
+        self.reserved = 1 + len(self.shares)
 
     def _ask(
         self, widths: Tensor, partial: Tensor, count: int, generator: torch.Generator

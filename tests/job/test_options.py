@@ -145,6 +145,13 @@ def test_a_surrogate_is_used_where_nothing_speaks_against_it(settings, expected)
     assert EpisodeOptions(**settings).imagines(None) is (settings.get("surrogate") is True)
 
 
+@pytest.mark.parametrize(("left", "whole", "begun"), [(3, 0, 0), (4, 1, 1), (7, 1, 2), (8, 2, 2), (9, 2, 3)])
+def test_a_surrogate_leaves_no_evaluations_unused(left, whole, begun):
+    """Where it chooses the candidates, the last iteration may have fewer than four; other episodes are all played."""
+    assert EpisodeOptions(surrogate=False).iterations(left, 4, "outputs") == whole
+    assert EpisodeOptions().iterations(left, 4, "outputs") == begun
+
+
 def test_an_agent_reads_the_sensitivity_of_the_search_or_none():
     assert options_of(sensitivity="reconstruction").measure() == "reconstruction"
     assert options_of(sensitivity=None).measure() is None

@@ -87,6 +87,14 @@ def test_the_front_is_above_dynamic_programming_and_never_falls():
     assert problem.left >= 0
 
 
+def test_rounds_leave_the_evaluations_of_the_front():
+    agent, problem = searching(problem_of(evaluations=3 + 6 + 4 + 2 + LAST))
+    trainer(agent.iterations(3)).fit(agent)
+    assert problem.left == LAST and len(own(problem)) == 6
+    agent.evaluate.score_front()
+    assert problem.left < LAST
+
+
 def test_one_budget_has_no_front():
     agent, problem = searching(macs_range=None)
     assert not isinstance(agent.evaluate, RangeAcquisition) and problem.spent == 9

@@ -105,6 +105,19 @@ class EpisodeOptions:
         """
         return 1 + len(self.shares) if self.shares and self.imagines(measure) else 0
 
+    def iterations(self, left: int, episodes: int, measure: str | None) -> int:
+        """Iterations in the real environment for which the evaluations suffice; 0 if they do not suffice for one.
+
+        Where the policy learns in imagined episodes, the last iteration scores as many candidates as are left.
+
+        Args:
+            left: Evaluations left for iterations.
+            episodes: Episodes of an iteration, one evaluation each.
+            measure: As for `imagines`.
+        """
+        whole, rest = divmod(left, episodes)
+        return whole + (whole > 0 and rest > 0 and self.imagines(measure))
+
     def for_one_budget(self, measure: str | None) -> EpisodeOptions:
         """Options of episodes of the same states and actions, all with the budget's limit.
 
