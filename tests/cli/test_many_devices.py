@@ -153,23 +153,23 @@ def test_processes_know_the_same_in_the_end(pair, workplace):
 
 
 def test_processes_share_the_evaluations_that_are_left(workplace):
-    """In imagined episodes: 8 of 18 evaluations are left for a round of 2 x 4, and 6 candidates are unknown."""
+    """In imagined episodes: 9 of 19 evaluations are left for a round of 2 x 4, and one of a single candidate."""
     rounds = ["fit", "--config", "small.yaml", "--config", "two.yaml", "--config", "rounds.yaml"]
-    done = two(workplace, *rounds, "--search.evaluations", "18", "--run.name", "rounds")
+    done = two(workplace, *rounds, "--search.evaluations", "19", "--run.name", "rounds")
     assert done.returncode == 0, done.stderr
     folder = workplace / "runs" / "rounds"
     lines = lines_of(folder)
-    assert [line["proposer"] for line in lines] == [*STARTING, *FROM_SENSITIVITY, *["agent"] * (4 + 4)]
-    assert json.loads((folder / "result.json").read_text())["search"]["evaluations"] == 4 + 6 + 4 + 4
+    assert [line["proposer"] for line in lines] == [*STARTING, *FROM_SENSITIVITY, *["agent"] * (4 + 4 + 1)]
+    assert json.loads((folder / "result.json").read_text())["search"]["evaluations"] == 4 + 6 + 4 + 4 + 1
     tried = [tuple(line["widths"]) for line in lines]
-    for own in (tried[6:10], tried[10:]):
+    for own in (tried[6:10], tried[10:14], tried[14:]):
         assert len({*own} - {*tried[:6]}) == len(own)
     first, second = (json.loads((folder / f"known-{rank}.json").read_text()) for rank in range(2))
     assert first == second
     policies = [torch.load(workplace / f"policy-{rank}.pt", weights_only=True) for rank in range(2)]
     assert all(torch.equal(policies[0][name], policies[1][name]) for name in policies[0])
-    assert policies[0]["evaluations"] == 8
-    assert len(torch.load(folder / "checkpoints" / "agent.ckpt", weights_only=True)["predicted"]) == 8
+    assert policies[0]["evaluations"] == 9
+    assert len(torch.load(folder / "checkpoints" / "agent.ckpt", weights_only=True)["predicted"]) == 9
 
 
 def test_the_first_process_alone_speaks(pair):
