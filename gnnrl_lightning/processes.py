@@ -9,6 +9,8 @@ import torch.distributed as dist
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from torch import nn
 
+from gnnrl_lightning.module_state import load_state_tensors, state_tensors
+
 Value = TypeVar("Value")
 
 
@@ -64,4 +66,4 @@ def share_weights(module: nn.Module) -> None:
     """Broadcast the weights and buffers of rank 0; batch-norm buffers differ between processes after training."""
     if world_size() > 1:
         # Through the CPU: each process has its own device.
-        module.load_state_dict(from_first({name: tensor.cpu() for name, tensor in module.state_dict().items()}))
+        load_state_tensors(module, from_first({name: tensor.cpu() for name, tensor in state_tensors(module).items()}))

@@ -47,6 +47,7 @@ ORDER = (
     "tensor_files",
     "files",
     "processes",
+    "module_state",
     "seeds",
     "quiet",
     "checks",

@@ -24,6 +24,7 @@ from gnnrl_lightning.exporting.onnx_runtime import Session, check_onnx, translat
 from gnnrl_lightning.exporting.openvino_runtime import Compiled, check_openvino, write_ir
 from gnnrl_lightning.exporting.program import check_outputs, exported
 from gnnrl_lightning.exporting.quantized import Quantized, quantized
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import load_weights
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tensor_files import save_tensors
@@ -95,7 +96,7 @@ FORMATS: Registry[Format] = Registry("export format", _as_format)
 
 def write_weights(network: nn.Module, example: Tree, path: Path) -> dict[str, Any]:
     """Write the weights by name, without pickle."""
-    save_tensors(network.state_dict(), path)
+    save_tensors(state_tensors(network), path)
     return {}
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from gnnrl_lightning.data import ExampleSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.job.checked import Checked
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.settings import FREE, changes
 from gnnrl_lightning.trees import tensors
@@ -34,7 +35,7 @@ def settings_of(checked: Checked) -> dict[str, Any]:
     job = checked.job
     return {
         "network": job.task.record,
-        "weights": sha256_of(checked.network.state_dict()),
+        "weights": sha256_of(state_tensors(checked.network)),
         "data": job.task.data.name,
         "holdout": sha256_of(named_tensors(job.task.data.holdout)),
         "objective": as_text(job.task.goal),

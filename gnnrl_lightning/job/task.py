@@ -23,6 +23,7 @@ from gnnrl_lightning.evaluation.racing import random_order
 from gnnrl_lightning.graph import ComputationGraph
 from gnnrl_lightning.job.arguments import check_kinds
 from gnnrl_lightning.job.group_options import GroupOptions
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import check_finite, check_runs, check_stored, load_weights, not_finite
 from gnnrl_lightning.networks.copies import independent_copy, uncompiled
 from gnnrl_lightning.networks.spec import NetworkSpec
@@ -255,7 +256,7 @@ class Task:
         seed = self.seed if seed is None else seed
         settings = {"trainer": trainer, "seed": seed, "teacher": teacher, "checkpoint": checkpoint}
         found = train(network, self.data, options, self.goal, **settings)
-        if (broken := not_finite(network.state_dict())) is not None:
+        if (broken := not_finite(state_tensors(network))) is not None:
             raise Diverged(f"the training diverged: the network has {broken}; try a smaller learning_rate")
         return found
 

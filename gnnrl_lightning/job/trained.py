@@ -28,6 +28,7 @@ from gnnrl_lightning.job.identity import named_tensors, sha256_of
 from gnnrl_lightning.job.job import Job
 from gnnrl_lightning.job.latency import shared_latency
 from gnnrl_lightning.job.trial import make_sensitivity
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks.copies import independent_copy
 from gnnrl_lightning.processes import from_first, of_all, rank
 from gnnrl_lightning.rl.env.options import EpisodeOptions
@@ -135,7 +136,7 @@ class Trained:
     def fingerprint(self) -> str:
         """SHA-256 of graph, dense weights and holdout, hexadecimal: a journal's evaluations are of these."""
         graph, holdout = self.job.graph, named_tensors(self.job.task.data.holdout)
-        return sha256_of({**self.network.state_dict(), **holdout}, " ".join([graph.fingerprint, *graph.masked]))
+        return sha256_of({**state_tensors(self.network), **holdout}, " ".join([graph.fingerprint, *graph.masked]))
 
     @property
     def sensitivity(self) -> Sensitivity:

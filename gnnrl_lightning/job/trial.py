@@ -15,6 +15,7 @@ from gnnrl_lightning.cost.projection import AllowedWidths
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.importance import Calibration, try_own_importance
 from gnnrl_lightning.job.job import Job
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import check_runs, not_finite
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.repair.table import REPAIRS
@@ -94,7 +95,7 @@ def _try_repair(pruner: Pruner, limits: BoundBudget) -> None:
     """Prune a network uniformly, repair it, and run it."""
     name, inputs = Registry.name_of(pruner.repair), pruner.calibration
     pruned = pruner.prune(pruner.plan(uniform(pruner.graph, limits)))
-    if (found := not_finite(pruned.state_dict())) is not None:
+    if (found := not_finite(state_tensors(pruned))) is not None:
         raise UserError(f"repair {name} leaves {found}: expected finite numbers")
     try:
         outputs = shapes(check_runs(pruned, inputs))
@@ -112,9 +113,9 @@ def unmodified(network: nn.Module, who: str) -> Iterator[None]:
     Raises:
         UserError: A parameter or buffer is not as it was.
     """
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    before = {name: tensor.clone() for name, tensor in state_tensors(network).items()}
     yield
-    after = network.state_dict()
+    after = state_tensors(network)
     changed = [name for name, tensor in before.items() if name not in after or not _same(tensor, after[name])]
     if changed:
         raise UserError(f"{who} modifies {changed[0]} of the dense network: expected it unchanged, so work on a copy")

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks.modes import eval_mode
 from gnnrl_lightning.trees import Tree, call, shapes, tensors
 
@@ -33,7 +34,7 @@ def check_finite(network: nn.Module) -> None:
     Raises:
         UserError: A parameter or buffer has NaN or infinite elements; the message names the first one.
     """
-    check_finite_tensors(network.state_dict(), "the network")
+    check_finite_tensors(state_tensors(network), "the network")
 
 
 def check_finite_tensors(tensors: dict[str, Tensor], where: str) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.errors import UserError, first_line, one_line
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.module_state import load_state_tensors, state_tensors
 from gnnrl_lightning.networks.checks import check_finite_tensors
 from gnnrl_lightning.tensor_files import save_tensors
 
@@ -35,7 +36,8 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     A checkpoint may store the state dict under "state_dict", "model_state_dict", "model" or "net". Its keys may have
     the prefixes that wrappers add (`module.`, `network.`, `_orig_mod.`), or the name under which a LightningModule of
     the user's own holds the network, if it holds one such network only. Only the batch counters of batch norms may be
-    missing, as in files from old PyTorch releases.
+    missing, as in files from old PyTorch releases. Tensors alone are loaded: other values that modules add to their
+    state (`get_extra_state`) stay as they are.
 
     Args:
         network: The network. Its parameters and buffers are overwritten; their types and device do not change.
@@ -47,14 +49,14 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
     """
     instance("network", network, nn.Module, "a torch.nn.Module")
     path = as_path("path", path)
-    expected = network.state_dict()
+    expected = state_tensors(network)
     found = _unwrap(_read(path), expected, path)
     for key in expected.keys() - found.keys():
         if key.endswith(".num_batches_tracked"):
             found[key] = expected[key]
     _check_match(expected, found, path)
     check_finite_tensors(found, str(path))
-    network.load_state_dict(found)
+    load_state_tensors(network, found)
 
 
 def _read(path: Path) -> Mapping[str, Any]:
@@ -166,7 +168,7 @@ def save_weights(network: nn.Module, path: Path, notes: Mapping[str, Any] | None
     path = as_path("path", path)
     header = {name: json.dumps(value) for name, value in (notes or {}).items()}
     with replacing(path) as partial:
-        save_tensors(network.state_dict(), partial, header)
+        save_tensors(state_tensors(network), partial, header)
 
 
 def read_notes(path: Path) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.data import BatchLoader, ExampleData, Examples
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.objective import Objective
@@ -180,4 +181,4 @@ def scored(
 
 
 def _device(network: nn.Module) -> torch.device:
-    return next((tensor.device for tensor in network.state_dict().values()), torch.device("cpu"))
+    return next((tensor.device for tensor in state_tensors(network).values()), torch.device("cpu"))

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.data import ExampleData
 from gnnrl_lightning.errors import UserError, finite_number, with_place
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import eval_mode, not_finite
 from gnnrl_lightning.networks.channels_last import store_channels_last
 from gnnrl_lightning.networks.copies import independent_copy
@@ -137,7 +138,7 @@ def try_step(network: nn.Module, options: TrainingOptions, objective: Objective,
         _called(f"{chosen}: step", "step(closure), which calls the closure", optimizer.step, closure=closure)
         if not losses:
             raise UserError(f"{chosen}: step does not call its closure: expected that, for it computes the gradients")
-        if bool(losses[0].isfinite()) and (found := not_finite(copied.state_dict())) is not None:
+        if bool(losses[0].isfinite()) and (found := not_finite(state_tensors(copied))) is not None:
             raise UserError(f"{chosen}: after one step, the network has {found}; change its arguments")
 
 

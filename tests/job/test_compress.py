@@ -102,6 +102,37 @@ def test_hooks_act_on_the_network_that_has_them():
     assert torch.equal(delivered(x), outputs)
 
 
+class Scaled(torch.nn.Module):
+    """Its state has a value that is no tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.scale = 2.0
+
+    def forward(self, x):
+        return self.scale * x
+
+    def get_extra_state(self):
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state):
+        self.scale = state["scale"]
+
+
+def test_extra_state_stays_as_it_was(network, tmp_path):
+    """Files without pickle hold tensors alone: the loaded network has the state of the one that is given."""
+    network.append(Scaled())
+    network[-1].scale = 3.0
+    options = options_of(evaluations=8, **SHORT)
+    delivered = compress(network, Digits(), Budget(macs=0.5), by="uniform", options=options, folder=tmp_path / "run")
+    assert delivered.network[-1].scale == network[-1].scale == 3.0
+    example = torch.rand(2, 1, 8, 8)
+    assert torch.equal(load(delivered.folder, network, example)(example), delivered.network(example))
+    network[-1].scale = 2.0
+    with pytest.raises(UserError, match=r"weights.safetensors"):
+        load(delivered.folder, network, example)
+
+
 def test_a_network_that_cannot_be_copied_is_refused_at_once(network, monkeypatch):
     monkeypatch.setattr(Task, "trace", None)
     network.guard = threading.Lock()

@@ -169,3 +169,27 @@ def test_nan_weights_are_named(tmp_path):
         broken.layer2[1].conv2.weight[3, 4] = float("nan")
     torch.save(broken.state_dict(), tmp_path / "w.pt")
     refused("w.pt has 9 NaN or infinite values in layer2.1.conv2.weight", resnet20(), tmp_path / "w.pt")
+
+
+class Stateful(nn.Linear):
+    """Its state has a value that is no tensor."""
+
+    note = "own"
+
+    def get_extra_state(self):
+        return {"note": self.note}
+
+    def set_extra_state(self, state):
+        self.note = state["note"]
+
+
+@pytest.mark.parametrize("suffix", ["pt", "safetensors"])
+def test_values_of_the_state_that_are_no_tensors_stay(tmp_path, suffix):
+    source, network, path = Stateful(3, 2), Stateful(3, 2), tmp_path / f"weights.{suffix}"
+    network.note = "another"
+    if suffix == "pt":
+        torch.save(source.state_dict(), path)
+    else:
+        save_weights(source, path)
+    load_weights(network, path)
+    assert torch.equal(network.weight, source.weight) and network.note == "another"

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.module_state import state_tensors
 from gnnrl_lightning.networks import not_finite
 from gnnrl_lightning.rl.policies.policy_file import described
 
@@ -77,7 +78,7 @@ def check_finite(policy: nn.Module, **outputs: Tensor) -> None:
     wrong = next((name for name, found in outputs.items() if not found.isfinite().all()), None)
     if wrong is None:
         return
-    if (broken := not_finite(policy.state_dict())) is not None:
+    if (broken := not_finite(state_tensors(policy))) is not None:
         raise UserError(f"the policy has diverged, with {broken}: lower the learning rate of model")
     name = wrong.replace("_", " ")
     raise UserError(

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from gnnrl_lightning.errors import UserError, one_line
 from gnnrl_lightning.files import replacing
+from gnnrl_lightning.module_state import load_state_tensors, state_tensors
 from gnnrl_lightning.tensor_files import save_tensors
 
 
@@ -25,7 +26,7 @@ def save_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
     beside = json.dumps(described(policy) | dict(setting or {}))
     with replacing(Path(path)) as partial:
         # one entry beside the tensors, because the order of several is random
-        save_tensors(policy.state_dict(), partial, {"beside": beside})
+        save_tensors(state_tensors(policy), partial, {"beside": beside})
 
 
 def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] | None = None) -> None:
@@ -46,7 +47,7 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
                 f"model.policy_file: {path} was trained with {name} {before[name]}, here it is {value}; "
                 "expected the same"
             )
-    own = policy.state_dict()
+    own = state_tensors(policy)
     wrong = sorted(own.keys() ^ tensors.keys())
     if wrong:
         raise UserError(
@@ -59,7 +60,7 @@ def load_policy(policy: nn.Module, path: str | Path, setting: Mapping[str, str] 
                 f"model.policy_file: {path} has {name} of shape {tuple(tensor.shape)}, this network needs "
                 f"{tuple(own[name].shape)}: only policies with the head 'node' support every network"
             )
-    policy.load_state_dict(tensors)
+    load_state_tensors(policy, tensors)
 
 
 def described(policy: nn.Module) -> dict[str, str]:
