@@ -64,14 +64,6 @@ def named_tensors(network: nn.Module) -> list[tuple[str, Tensor]]:
     return [*network.named_parameters(), *network.named_buffers()]
 
 
-def held_tensors(network: nn.Module) -> list[Tensor]:
-    """Return the tensors in attributes of modules that are no parameters or buffers, each once.
-
-    They may be in lists, dictionaries and objects nested in attributes to any depth.
-    """
-    return survey(network)[1]
-
-
 def _as_original(tensor: Tensor, original: Tensor) -> Tensor:
     if not isinstance(original, nn.Parameter):
         return tensor

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.tracing.program.copies import converted_copy, held_tensors, shared_copy
+from gnnrl_lightning.networks.copies import survey
+from gnnrl_lightning.tracing.program.copies import converted_copy, shared_copy
 from tests.support.networks_code import Normed
 
 
@@ -26,10 +27,10 @@ def shapes(tensors):
 
 def test_every_tensor_is_converted_once():
     network = network_with_tensors_anywhere()
-    held = [tensor for tensor in held_tensors(network) if tensor is not network.a.weight]
+    held = [tensor for tensor in survey(network)[1] if tensor is not network.a.weight]
     assert shapes(held) == [(1,), (2,), (2, 6), (3,), (4, 4)]
     copied = converted_copy(network, lambda name, tensor: torch.empty_like(tensor, device="meta"))
-    found = [*copied.parameters(), *copied.buffers(), *held_tensors(copied)]
+    found = [*copied.parameters(), *copied.buffers(), *survey(copied)[1]]
     assert {tensor.device.type for tensor in found} == {"meta"}
     assert copied.again is copied.a.weight and copied.nested["list"][1].itself is copied
     assert all(tensor.device.type == "cpu" for tensor in (*network.parameters(), *held))
