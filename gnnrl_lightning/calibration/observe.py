@@ -76,6 +76,11 @@ def named_weights(network: nn.Module, names: Iterable[str]) -> dict[str, Tensor]
     return {name: tensors[name] for name in names}
 
 
+def places(x: Tensor, linear: bool) -> tuple[int, ...]:
+    """Sizes of all dimensions of an input but its channels: the last dimension for a linear layer, else the second."""
+    return tuple(x.shape[:-1]) if linear else (len(x), *x.shape[2:])
+
+
 def forward_form(call: Call) -> dict[str, Any]:
     """Convert a call of a transposed convolution to the equivalent convolution; return other calls unchanged.
 

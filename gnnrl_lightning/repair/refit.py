@@ -7,7 +7,8 @@ layer's actual inputs x,
     W, b = argmin |W x + b - y|^2 + l |W - W_0|^2,
 
 where W_0 is the weight after surgery and l is as in `reconstruction`. Depthwise and grouped convolutions are fitted
-block by block. The last layer of a residual branch is fitted when its output (after its batch norm, if it has one) is
+block by block. Layers that mix the positions of each channel (token mixers) stay as they are: fewer channels are fewer
+samples there. The last layer of a residual branch is fitted when its output (after its batch norm, if it has one) is
 added to the shortcut. Its target is the dense network's *sum* minus the pruned network's shortcut, so it compensates
 errors of earlier layers. (If another operator also reads its output, the target is its own dense output.) A layer
 without inputs gives the mean of its target.
@@ -42,6 +43,7 @@ from gnnrl_lightning.calibration.observe import (
     forward_weight,
     named_tensors,
     named_weights,
+    places,
 )
 from gnnrl_lightning.calibration.precision import activations_in
 from gnnrl_lightning.networks.modes import eval_mode
@@ -60,8 +62,16 @@ SMALLEST_SCALE = 0.05
 
 @dataclass
 class _Target:
-    """Target of one layer at sampled positions: the dense network's outputs, or their sum with the shortcut."""
+    """Target of one layer at sampled positions: the dense network's outputs, or their sum with the shortcut.
 
+    Attributes:
+        places: Sizes of the input of the dense network's layer, see `places`.
+        patches: The positions.
+        values: The outputs there.
+        is_sum: Whether they are sums.
+    """
+
+    places: tuple[int, ...]
     patches: Patches
     values: Tensor
     is_sum: bool = False
@@ -145,16 +155,18 @@ class _Recorder(LayerHooks):
         self.layers, self.per_example, self.generator = layers, per_example, torch.Generator().manual_seed(0)
         self.targets: dict[str, _Target] = {}
         self.epsilons: dict[str, float] = {}
+        self.places: dict[str, tuple[int, ...]] = {}
         self.patches: dict[str, Patches] = {}
         self.sums: dict[str, Tensor] = {}
         self.read: set[str] = set()
 
     def before(self, name: str, call: Call) -> bool:
+        self.places[name] = places(call["input"], call["weight"].dim() == 2)
         self.patches[name] = Patches(forward_form(call), self.per_example, self.generator)
         return False
 
     def after(self, name: str, output: Tensor) -> None:
-        self.targets[name] = _Target(self.patches[name], self.patches[name].outputs(output))
+        self.targets[name] = _Target(self.places[name], self.patches[name], self.patches[name].outputs(output))
 
     def at_norm(self, name: str, eps: float) -> None:
         self.epsilons[name] = eps
@@ -170,7 +182,9 @@ class _Recorder(LayerHooks):
     def all_targets(self) -> dict[str, _Target]:
         """The outputs, or sums of those that nothing else reads: an output that others read must not change."""
         alone = self.sums.keys() - self.read
-        return self.targets | {name: _Target(self.patches[name], self.sums[name], True) for name in alone}
+        return self.targets | {
+            name: _Target(self.places[name], self.patches[name], self.sums[name], True) for name in alone
+        }
 
 
 class _Fitter(LayerHooks):
@@ -194,7 +208,11 @@ class _Fitter(LayerHooks):
 
     def before(self, name: str, call: Call) -> bool:
         """Fit the layer now, or return True to defer it until its output is added to the shortcut."""
-        if self.targets[name].is_sum:
+        target = self.targets[name]
+        if places(call["input"], target.patches.linear) != target.places:
+            self.targets.pop(name)  # its positions are channels of another layer, of which some are gone
+            return False
+        if target.is_sum:
             self.waiting = call
             return True
         self._fit(name, call, self.targets.pop(name), None)

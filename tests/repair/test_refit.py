@@ -244,6 +244,38 @@ def test_whole_networks(name):
     assert error(output, dense) < error(sliced, dense)
 
 
+class Mixer(nn.Module):
+    """Layers that mix the 16 positions of each channel, the second one added to a shortcut."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem, self.hidden, self.tokens = nn.Conv2d(3, 12, 2, 2), nn.Linear(16, 10), nn.Linear(10, 16)
+        self.channels, self.head = nn.Linear(12, 12), nn.Linear(12, 5)
+
+    def forward(self, x):
+        x = self.stem(x).flatten(2)
+        x = x + self.tokens(self.hidden(x).relu())
+        return self.head(self.channels(x.transpose(1, 2)).relu().mean(1))
+
+
+def test_layers_whose_samples_are_channels_stay():
+    torch.manual_seed(0)
+    network, images = Mixer().eval(), correlated(40)
+    plans = []
+
+    def half_of_the_channels(graph, net):
+        plans.append(graph.plan(net, (graph.widths // 2).clamp(min=1)))
+        return plans[0]
+
+    dense, sliced, output, pruned = refitted(network, images, half_of_the_channels)
+    assert pruned.stem.out_channels == 6 and pruned.hidden.out_features == 5
+    cut = plans[0].apply(network)
+    assert torch.equal(pruned.hidden.weight, cut.hidden.weight)
+    assert torch.equal(pruned.tokens.weight, cut.tokens.weight)
+    assert not torch.equal(pruned.channels.weight, cut.channels.weight)
+    assert error(output, dense) < error(sliced, dense)
+
+
 def test_the_dense_network_and_its_mode_are_left_as_they_are():
     network, graph, images = traced("norm")
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
