@@ -37,7 +37,7 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.runs.folder import PRUNED, UNIFORM
 from gnnrl_lightning.search.baselines import starting_candidates, uniform
 from gnnrl_lightning.search.methods import METHODS, SearchMethod
-from gnnrl_lightning.search.problem import SearchProblem
+from gnnrl_lightning.search.problem import SearchProblem, reasons_of
 from gnnrl_lightning.speed.latency import measure_latency
 from gnnrl_lightning.trees import Tree, count, take, tensors, to_device
 
@@ -162,7 +162,8 @@ def compress_by_score(
 
     scores = {"dense": score_of(score, independent_copy(dense), "the dense network")}
     began = time.perf_counter()
-    front = search_in_memory(problem, searcher, environments, seed, "by")
+    with reasons_of(f"by {METHODS.name_of(searcher)!r}"):
+        front = search_in_memory(problem, searcher, environments, seed, "by")
     best, seconds = best_within(problem), time.perf_counter() - began
 
     chosen = {UNIFORM: uniform(graph, limits), PRUNED: torch.tensor(best.widths)}

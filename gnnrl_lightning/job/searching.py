@@ -27,8 +27,8 @@ from gnnrl_lightning.rl.learners.base import GraphLearner
 from gnnrl_lightning.rl.range_acquisition import RangeAcquisition
 from gnnrl_lightning.runs.folder import DELIVERED, POLICY, SENSITIVITY, RunFolder
 from gnnrl_lightning.search.baselines import starting_count
-from gnnrl_lightning.search.methods import SearchMethod, run_method
-from gnnrl_lightning.search.problem import NotApplicable, SearchProblem
+from gnnrl_lightning.search.methods import METHODS, SearchMethod, run_method
+from gnnrl_lightning.search.problem import NotApplicable, SearchProblem, reasons_of
 from gnnrl_lightning.surrogate.measures import SENSITIVITIES
 from gnnrl_lightning.surrogate.sensitivity import Sensitivity, load_sensitivity, save_sensitivity
 from gnnrl_lightning.training.checkpoint import LatestCheckpoint
@@ -148,7 +148,8 @@ def search(
         journal = trained.journal(folder.journal)
         began = time.perf_counter() - sum(record["seconds"] for record in journal.before)  # they are not repeated
         problem = trained.problem(trained.journalled(journal))
-        run_method(by, problem, job.task.seed, "by")
+        with reasons_of(f"by {METHODS.name_of(by)!r}"):
+            run_method(by, problem, job.task.seed, "by")
         return Searched.of(problem, trained, time.perf_counter() - began)
     real = job.iterations(by, world_size())
     searching = begin(trained, by, folder)
@@ -200,7 +201,9 @@ def search_in_memory(
     left = problem.left - environments.reserved
     iterations = environments.options.iterations(left, by.episodes_per_iteration, environments.measure)
     if iterations < 1:
-        raise NotApplicable(f"has {left} evaluations left, an iteration needs {by.episodes_per_iteration}")
+        raise NotApplicable(
+            f"has {left} evaluations left, an iteration needs {by.episodes_per_iteration}; raise search.evaluations"
+        )
     environments.connect(by, problem)
     fit_agent(by, quiet_trainer(max_epochs=by.iterations(iterations), accelerator="cpu", log_every_n_steps=1))
     return by.evaluate.score_front() if isinstance(by.evaluate, RangeAcquisition) else {}

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,16 @@ from gnnrl_lightning.trees import Tree, count, take
 
 
 class NotApplicable(UserError):
-    """A method does not support this network or lacks an input; the message gives the reason."""
+    """A method does not support this network or lacks an input; the message gives the reason, without a subject."""
+
+
+@contextmanager
+def reasons_of(subject: str) -> Iterator[None]:
+    """Give the reason of a `NotApplicable` that is raised within this block its subject."""
+    try:
+        yield
+    except NotApplicable as error:
+        raise NotApplicable(f"{subject} {error}") from error
 
 
 class SearchProblem:
@@ -99,7 +109,7 @@ class SearchProblem:
         """
         if self._sensitivity is None:
             if self._measure is None:
-                raise NotApplicable("needs a sensitivity, but none is measured")
+                raise NotApplicable("needs a sensitivity, but none is measured; set search.sensitivity")
             sensitivity = self._measure()
             for name in sensitivity.passes:
                 self.calibrate(name)
@@ -163,7 +173,7 @@ class SearchProblem:
         if spent > self.evaluations:
             raise NotApplicable(
                 f"needs passes of {examples} examples ({self.evaluation_examples} cost one evaluation), but only "
-                f"{self.left} of {self.evaluations} evaluations are left"
+                f"{self.left} of {self.evaluations} evaluations are left; raise search.evaluations"
             )
         self.charged_examples += examples
 
@@ -223,7 +233,10 @@ class SearchProblem:
         if from_sensitivity:
             starting = starting | allocation_candidates(self.graph, self.limits, self.sensitivity)
         if len(starting) > self.left:
-            raise NotApplicable(f"has {self.left} evaluations left, the starting candidates need {len(starting)}")
+            raise NotApplicable(
+                f"has {self.left} evaluations left, the starting candidates need {len(starting)}; raise "
+                "search.evaluations"
+            )
         for name in share(list(starting)):
             self.ask(starting[name], name)
             advance()

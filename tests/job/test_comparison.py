@@ -238,8 +238,8 @@ def test_a_method_that_cannot_is_listed_with_its_reason(task, tmp_path, monkeypa
     assert [row["method"] for row in figures["rows"]] == ["uniform"] and figures["paired"] == []
     assert {row["method"]: row["refused"] for row in figures["refused"]} == {
         "refuser": "not on a Tuesday",
-        "agent": "has 1 evaluations left, an iteration needs 3",
-        "greedy": "needs a sensitivity, but none is measured",
+        "agent": "has 1 evaluations left, an iteration needs 3; raise search.evaluations",
+        "greedy": "needs a sensitivity, but none is measured; set search.sensitivity",
     }
 
 
@@ -251,7 +251,7 @@ def test_an_agent_that_cannot_pay_for_its_table_and_an_iteration_is_refused(task
     figures = comparison_of(task, options, agents, evaluations=9).run(RunFolder.create(tmp_path, "run"))
     assert [(row["method"], row["evaluations"]) for row in figures["rows"]] == [("no_table", 1 + 4 + 3)]
     refused = {row["method"]: row["refused"] for row in figures["refused"]}
-    assert refused == {"agent": "has 2 evaluations left, an iteration needs 3"}
+    assert refused == {"agent": "has 2 evaluations left, an iteration needs 3; raise search.evaluations"}
 
 
 def test_winners_are_fine_tuned_alike_with_each_seed(task, tmp_path):

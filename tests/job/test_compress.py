@@ -133,6 +133,11 @@ def test_extra_state_stays_as_it_was(network, tmp_path):
         load(delivered.folder, network, example)
 
 
+def test_a_method_with_too_few_evaluations_is_named(network):
+    with pytest.raises(UserError, match=r"^by 'greedy' needs passes of .* evaluations are left; raise search.evalua"):
+        compress(network, Digits(), Budget(macs=0.5), by="greedy", evaluations=1, options=options_of(**SHORT))
+
+
 def test_a_network_that_cannot_be_copied_is_refused_at_once(network, monkeypatch):
     monkeypatch.setattr(Task, "trace", None)
     network.guard = threading.Lock()
