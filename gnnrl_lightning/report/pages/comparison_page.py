@@ -126,7 +126,7 @@ def _measured(found: Mapping[str, Any], budget: str) -> str:
 
 
 def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
-    """Say for each budget which method is best, and over which ones the agent's lead is more than chance.
+    """Say for each budget which of several methods is best, and over which ones the agent's lead is more than chance.
 
     Args:
         found: Contents of compare.json.
@@ -138,7 +138,8 @@ def verdicts(found: Mapping[str, Any]) -> Iterator[str]:
         summary = [entry for entry in found["summary"] if str(entry["budget"]) == budget]
         best = max(summary, key=lambda entry: figure.merit(entry[key]["mean"]))
         score, dense = figure.with_unit(best[key]["mean"]), figure.text(found["dense"][f"{primary}_test"])
-        best_one = f"{as_subject(best['method'])} is best with {score} {figure.label} {where(key, primary)}"
+        has = "is best with" if len(summary) > 1 else "has"
+        best_one = f"{as_subject(best['method'])} {has} {score} {figure.label} {where(key, primary)}"
         text = f"Budget {budget}: {best_one} (dense {dense})."
         paired = [entry for entry in found["paired"] if (str(entry["budget"]), entry["metric"]) == (budget, key)]
         yield text + (_lead(paired, figure.higher_is_better) if paired else "")

@@ -52,6 +52,12 @@ def test_the_verdict_says_what_is_more_than_chance(found):
     )
 
 
+def test_one_method_is_not_called_the_best(found):
+    rows = [row("agent", 0, 80.0, budget=0.5)]
+    (text,) = verdicts({**found, "rows": rows, **summarise(rows, "agent", "top1")})
+    assert text == "Budget 0.5: the agent has 80.00 % top-1 on the test set, before fine-tuning (dense 99.00)."
+
+
 def test_the_page_has_a_section_for_each_budget(found):
     rows = [*ROWS, *(row("agent", seed, 80.0 + seed, budget=0.3) for seed in range(2))]
     figures = {**found, "rows": rows, **summarise(rows, "agent", "top1")}
