@@ -154,7 +154,8 @@ def _fit_samples(
     kernel = centred @ centred.transpose(1, 2) / centred.shape[1]
     missing = values.transpose(1, 2) - prior @ centred.transpose(1, 2)
     samples, inputs = centred.shape[1:]
-    pull = relative_pull(inputs, samples) * kernel.diagonal(dim1=1, dim2=2).sum(1) / inputs
+    pull = (kernel.diagonal(dim1=1, dim2=2).sum(1) / inputs).clamp(min=torch.finfo(kernel.dtype).eps ** 2)
+    pull = relative_pull(inputs, samples) * pull
     system = kernel + pull[:, None, None] * torch.eye(kernel.shape[1], device=kernel.device, dtype=kernel.dtype)
     solved = prior + torch.linalg.solve(system, missing, left=False) @ centred / samples
     return solved, mean, (solved @ (vectors - mean[:, None]).transpose(1, 2)).square().mean(2)

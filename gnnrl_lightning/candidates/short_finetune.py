@@ -12,7 +12,7 @@ from gnnrl_lightning.checks import one_of
 from gnnrl_lightning.data.examples import Draw, Examples
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Objective
-from gnnrl_lightning.seeds import derived_seed, generator_for
+from gnnrl_lightning.seeds import derived_seed, generator_for, kept_random_states, seed_generators
 from gnnrl_lightning.training.schedules import cosine
 from gnnrl_lightning.trees import Tree, call, to_device
 
@@ -92,8 +92,10 @@ class ShortFinetune:
             parameters, lr=self.learning_rate, momentum=self.momentum, weight_decay=self.weight_decay, nesterov=True
         )
         network.train()
-        with torch.random.fork_rng([]), torch.enable_grad():
-            torch.manual_seed(derived_seed(self.seed, 2))  # for dropout
+        with kept_random_states(), torch.enable_grad():
+            seed = derived_seed(self.seed, 2)  # for dropout
+            seed_generators(seed)
+            torch.manual_seed(seed)  # those of devices, too
             for step, (inputs, targets) in enumerate(self.batches()):
                 factor = cosine(step, self.steps, self.steps / 10)
                 for group in optimizer.param_groups:

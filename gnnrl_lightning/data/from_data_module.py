@@ -8,20 +8,17 @@ from typing import Any
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.core.hooks import DataHooks
 from lightning.pytorch.utilities.seed import isolate_rng
 from torch import Tensor
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
 from gnnrl_lightning.checks import instance, real, shown
+from gnnrl_lightning.data.batch_hooks import check_batch_hooks, overrides
 from gnnrl_lightning.data.dataset_examples import MEMORY_LIMIT_GIB, DatasetExamples, Loading, check_dataset
 from gnnrl_lightning.data.example_data import ExampleData, LoadedExamples
 from gnnrl_lightning.errors import UserError, with_place
 from gnnrl_lightning.seeds import seed_generators
-
-HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
-"""Hooks of a data module that change batches after its loaders."""
 
 
 class FromDataModule(ExampleData):
@@ -63,16 +60,7 @@ class FromDataModule(ExampleData):
         self.memory_limit_gib = real("memory_limit_gib", memory_limit_gib, 0, ends="(]")
         self.name = type(module).__name__
         self._prepared = False
-        for hook in HOOKS:
-            if self._overrides(hook):
-                raise UserError(
-                    f"{self.name} has {hook}, which is not called here: let its data sets return what the network "
-                    "reads, or write a subclass of ExampleData with `augment` and `normalize`"
-                )
-
-    def _overrides(self, hook: str) -> bool:
-        """Whether the data module has a method of its own, in its class or set by `from_datasets`."""
-        return getattr(getattr(self.module, hook), "__func__", None) is not getattr(DataHooks, hook)
+        check_batch_hooks(self.module, self.name)
 
     def prepare_data(self) -> None:
         """Let the data module download what it needs, once."""
@@ -88,7 +76,7 @@ class FromDataModule(ExampleData):
             UserError: A loader is missing, is no `DataLoader`, or draws examples in an order of its own.
         """
         used = self.module.trainer is not None
-        if not used:
+        if not used or self._fails("train") or self._fails("val"):
             self._set_up("fit")
         train, validation = self._users_loader("train"), self._users_loader("val")
         if not used or self._fails("test"):
@@ -135,7 +123,7 @@ class FromDataModule(ExampleData):
     def _users_loader(self, stage: str) -> DataLoader[Any] | None:
         """Return a loader of the data module, or None if it has none."""
         name = f"{stage}_dataloader"
-        if not self._overrides(name):
+        if not overrides(self.module, name):
             return None
         with self._calling(name):
             loader = getattr(self.module, name)()

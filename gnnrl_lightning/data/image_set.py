@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from gnnrl_lightning.data.examples import ExampleSet, Images
@@ -16,10 +17,14 @@ class ImageSet(ExampleSet):
         targets: Class indices, int64, shape `(N,)`.
 
     Raises:
-        UserError: The shapes do not match.
+        UserError: They are no tensors of these types and shapes.
     """
 
     def __post_init__(self) -> None:
+        for what, given, dtype in (("images", self.inputs, torch.uint8), ("labels", self.targets, torch.int64)):
+            if not isinstance(given, Tensor) or given.dtype != dtype:
+                kind = str(given.dtype) if isinstance(given, Tensor) else type(given).__name__
+                raise UserError(f"{what} are {kind.removeprefix('torch.')}: expected a tensor of {str(dtype)[6:]}")
         if self.inputs.ndim != 4 or self.targets.shape != self.inputs.shape[:1]:
             raise UserError(
                 f"images of shape {tuple(self.inputs.shape)} and labels of shape {tuple(self.targets.shape)}: "

@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Trainer
+from lightning.pytorch import LightningModule, Trainer
 from torch import Tensor, nn
 
 from gnnrl_lightning.artifacts import artifact
 from gnnrl_lightning.artifacts.recipe import folder_of
 from gnnrl_lightning.checks import as_path, instance
 from gnnrl_lightning.data import ExampleData, Examples
+from gnnrl_lightning.data.batch_hooks import check_batch_hooks
 from gnnrl_lightning.data.from_data_module import as_example_data
 from gnnrl_lightning.errors import Diverged, UserError
 from gnnrl_lightning.evaluation.racing import random_order
@@ -140,14 +141,15 @@ class Task:
         """Return the unpruned network in evaluation mode: with random weights, or a copy of the given one.
 
         Raises:
-            UserError: It cannot be created, or its weights are not in float32.
+            UserError: It cannot be created, its weights are not in float32, or it is a LightningModule that changes
+                batches by hooks.
         """
-        if isinstance(self.network, nn.Module):
-            check_stored(self.network)
-            return independent_copy(self.network).cpu().eval()
-        network = self.network.build(self.seed).eval()
+        given = isinstance(self.network, nn.Module)
+        network = self.network if isinstance(self.network, nn.Module) else self.network.build(self.seed)
+        if isinstance(network, LightningModule):
+            check_batch_hooks(network, type(network).__qualname__)
         check_stored(network)
-        return network
+        return independent_copy(network).cpu().eval() if given else network.eval()
 
     def build(self) -> nn.Module:
         """Create the network in evaluation mode and check it against the data.

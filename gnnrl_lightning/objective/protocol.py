@@ -81,8 +81,8 @@ class Figure:
         return f"{self.text(value)} {self.unit}".rstrip()
 
     def merit(self, value: float) -> float:
-        """Return the value, or its negative if lower is better; minus infinity for NaN."""
-        if math.isnan(value):
+        """Return the value, or its negative if lower is better; minus infinity for values that are not finite."""
+        if not math.isfinite(value):
             return -math.inf
         return value if self.higher_is_better else -value
 
@@ -90,10 +90,13 @@ class Figure:
         """Return the reward of a value: minus the error as a fraction for percentages, else the merit, compressed.
 
         That of a logarithmic figure is its logarithm, negated if lower is better. Merits of a size s above `LINEAR` are
-        compressed to LINEAR (1 + log(s / LINEAR)), at most `WORST`, so that larger ones still differ.
+        compressed to LINEAR (1 + log(s / LINEAR)), at most `WORST`, so that larger ones still differ. That of values
+        that are not finite is minus `WORST`.
         """
+        if not math.isfinite(value):
+            return -WORST
         if self.logarithmic:
-            value = math.log(max(value, SMALLEST)) if not math.isnan(value) else value
+            value = math.log(max(value, SMALLEST))
         if self.unit == "%" and self.higher_is_better:
             return value / 100 - 1
         merit = self.merit(value)

@@ -16,7 +16,7 @@ from gnnrl_lightning.networks import eval_mode
 from gnnrl_lightning.objective import Objective
 from gnnrl_lightning.objective.protocol import added_up, measure
 from gnnrl_lightning.processes import log_weight
-from gnnrl_lightning.seeds import derived_seed
+from gnnrl_lightning.seeds import derived_seed, seed_generators
 from gnnrl_lightning.training.distillation import DISTILLATIONS, Lesson, Teacher, paired, read_by
 from gnnrl_lightning.training.mixup import Mixed, mix
 from gnnrl_lightning.training.optimizers import make_optimizer
@@ -42,7 +42,7 @@ class SupervisedModule(LightningModule):
         options: Training options.
         objective: Computes loss and figures.
         teacher: What to distil from; not saved in checkpoints.
-        seed: Seed of the network's own randomness (dropout), set in each epoch; None: leave PyTorch's generators alone.
+        seed: Seed of the network's own randomness (dropout), set in each epoch; None: leave the generators alone.
 
     Raises:
         UserError: Distillation without a teacher, or no parameters to train.
@@ -98,9 +98,11 @@ class SupervisedModule(LightningModule):
                 group["lr"] = group["initial_lr"] * share
 
     def on_train_epoch_start(self) -> None:
-        """Seed PyTorch's generators: a checkpoint does not hold their state."""
+        """Seed the generators of Python, NumPy, PyTorch and devices: a checkpoint does not hold their state."""
         if self._seed is not None:
-            torch.manual_seed(derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank))
+            seed = derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank)
+            seed_generators(seed)
+            torch.manual_seed(seed)  # those of devices, too
 
     def _factor(self, step: int) -> float:
         return 1.0 if self._steps is None else self.options.share(step, self._steps)

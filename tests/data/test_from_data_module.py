@@ -127,6 +127,40 @@ def test_a_data_module_that_a_trainer_has_set_up_keeps_its_split():
     assert targets(ready(module, holdout_size=20))[0] == trained
 
 
+@pytest.mark.filterwarnings("ignore")  # Lightning's advice on loaders
+@pytest.mark.parametrize("stage", ["test", "validate"])
+def test_a_data_module_that_a_trainer_has_only_read_is_set_up_for_training(stage):
+    class Staged(LightningDataModule):
+        def setup(self, stage):
+            if stage == "fit":
+                self.training = numbers(40)
+            if stage in ("fit", "validate"):
+                self.validation = numbers(20)
+            if stage == "test":
+                self.testing = numbers(10)
+
+        def train_dataloader(self):
+            return DataLoader(self.training, batch_size=4, shuffle=True)
+
+        def val_dataloader(self):
+            return DataLoader(self.validation, batch_size=4)
+
+        def test_dataloader(self):
+            return DataLoader(self.testing, batch_size=4)
+
+    class Reading(LightningModule):
+        def validation_step(self, batch, _):
+            pass
+
+        def test_step(self, batch, _):
+            pass
+
+    module = Staged()
+    getattr(Trainer(logger=False, enable_progress_bar=False, accelerator="cpu"), stage)(Reading(), module)
+    data = ready(module, holdout_size=20)
+    assert (len(data.train), len(data.holdout), len(data.test)) == (40, 20, 10)
+
+
 def test_one_data_module_is_always_read_by_the_same():
     module = Drawn()
     assert as_example_data(module) is as_example_data(module) is not as_example_data(Drawn())
@@ -234,6 +268,15 @@ class Mixing(Whole):
 def test_hooks_that_would_not_be_called_are_refused():
     with pytest.raises(UserError, match="Mixing has on_after_batch_transfer, which is not called here"):
         FromDataModule(Mixing())
+
+
+def test_hooks_of_a_network_that_would_not_be_called_are_refused():
+    class Normalising(OwnClassifier):
+        def on_after_batch_transfer(self, batch, dataloader_idx):
+            return batch[0] / 2, batch[1]
+
+    with pytest.raises(UserError, match="Normalising has on_after_batch_transfer, which is not called here"):
+        compress(Normalising(), DigitsElsewhere(), Budget(macs=0.5), by="uniform")
 
 
 class DigitsElsewhere(LightningDataModule):

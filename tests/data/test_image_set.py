@@ -18,6 +18,19 @@ def test_labels_of_other_images_are_refused():
         ImageSet(torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64))
 
 
+@pytest.mark.parametrize(
+    ("images", "labels", "message"),
+    [
+        (torch.zeros(2, 1, 4, 4), torch.zeros(2, dtype=torch.int64), "images are float32: expected a tensor of uint8"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.uint8), torch.zeros(2), "labels are float32: expected a tensor of int64"),
+        ([[0]], torch.zeros(1, dtype=torch.int64), "images are list: expected a tensor of uint8"),
+    ],
+)
+def test_other_types_are_refused(images, labels, message):
+    with pytest.raises(UserError, match=message):
+        ImageSet(images, labels)
+
+
 def test_memory_limit_counts_one_byte_an_element():
     check_fits(1024, (1, 1024, 1024), 1.0)  # exactly 1 GiB
     with pytest.raises(UserError, match=r"1281167 images of 3x224x224 take 180 GiB decoded, .*memory_limit_gib=2:"):

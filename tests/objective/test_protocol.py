@@ -75,6 +75,8 @@ def test_sums_add_up_in_float64_whatever_their_shape():
         (Figure("loss"), math.inf, -WORST),
         (Figure("loss"), math.nan, -WORST),
         (Figure("score", higher_is_better=True), math.nan, -WORST),
+        (Figure("score", higher_is_better=True), math.inf, -WORST),
+        (Figure("accuracy", "%", higher_is_better=True), math.inf, -WORST),
         (Figure("divergence", logarithmic=True), math.exp(-2), 2.0),
         (Figure("divergence", logarithmic=True), 0.0, -math.log(SMALLEST)),
         (Figure("divergence", logarithmic=True), math.inf, -WORST),
@@ -83,6 +85,14 @@ def test_sums_add_up_in_float64_whatever_their_shape():
 )
 def test_rewards_of_figures(figure, value, expected):
     assert figure.reward(value) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("higher", [False, True])
+def test_a_network_without_finite_outputs_ranks_last(value, higher):
+    """Sums of NaN outputs are recorded as infinite."""
+    figure = Figure("figure", higher_is_better=higher)
+    assert figure.merit(value) == -math.inf < figure.merit(-1e300 if higher else 1e300)
 
 
 def test_figures_are_written_with_unit_and_digits():

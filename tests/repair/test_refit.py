@@ -75,6 +75,17 @@ def test_samples_instead_of_gram_matrices(name, monkeypatch):
     torch.testing.assert_close(refitted(network, images, half)[2], output, rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("name", ["conv", "norm", "flat"])
+def test_inputs_that_do_not_vary_leave_the_weights(name, monkeypatch):
+    """One position of one example, in either form."""
+    network, _, images = traced(name)
+    found = []
+    for longest in (least_squares.LONGEST_GRAM, 1):
+        monkeypatch.setattr(least_squares, "LONGEST_GRAM", longest)
+        found.append(refitted(network, images[:1], half, per_example=1)[2])
+    assert found[0].isfinite().all() and found[1].isfinite().all()
+
+
 def test_the_pull_grows_where_samples_are_few(monkeypatch):
     """35 samples of 36 inputs: interpolation would be far worse than slicing."""
     network, _, images = traced("conv")

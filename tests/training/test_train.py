@@ -1,5 +1,7 @@
 import copy
+import random
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -69,6 +71,23 @@ def test_the_same_seed_gives_the_same_weights(digits):
     first, again, other = trained(1), trained(1), trained(2)
     assert same(first, again)
     assert not same(first, other)
+
+
+@pytest.mark.parametrize("draw", [random.random, np.random.rand], ids=["Python", "NumPy"])
+def test_the_seed_decides_what_other_generators_draw(digits, draw):
+    """As for the layer drop of many networks; the state of their generators before does not matter."""
+
+    class Dropping(nn.Module):
+        def forward(self, x):
+            return x * (draw() < 0.5) if self.training else x
+
+    def trained():
+        network = small().append(Dropping())
+        draw()
+        train(network, digits, TrainingOptions(epochs=1), Classification(), trainer=on_cpu, seed=1)
+        return network
+
+    assert same(trained(), trained())
 
 
 @pytest.mark.parametrize(
