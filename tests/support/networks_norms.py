@@ -310,6 +310,24 @@ class CenteredWeights(Pair):
         return self.b(self.a(x).relu())
 
 
+class ScaledConv(nn.Conv2d):
+    def forward(self, x):
+        return F.conv2d(x, self.weight / self.weight.abs().max(), self.bias, padding=self.padding)
+
+
+@case({"a": (6, 1), "b": (5, 1)}, IO)
+class ScaledWeights(Pair):
+    """Weights that are divided by their largest one, as before they are rounded, and maps by theirs."""
+
+    def __init__(self):
+        super().__init__(6, 6)
+        self.a, self.b = ScaledConv(3, 6, 3, padding=1), ScaledConv(6, 5, 3, padding=1)
+
+    def features(self, x):
+        x = self.a(x).relu()
+        return self.b(x / x.max())
+
+
 @case({"a": (4, 1), "b": (5, 1)}, IO)
 class Maxout(Pair):
     """The maximum of two neighbouring channels, which go together."""

@@ -155,11 +155,11 @@ def extremum(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
     assert walk.node is not None
     dim = kwargs.get("dim", args[0] if args else None)
     dims = _dims(x, dim)
-    if dim is not None and all(user.args[1] == 0 or not user.users for user in walk.node.users):
-        passed = summarise(walk, x, dims, "is reduced over")
-    else:
+    if dim is not None and any(user.args[1] != 0 and user.users for user in walk.node.users):
         walk.call_number()
         passed = over(walk, x, dims, "is reduced over")
+    else:
+        passed = summarise(walk, x, dims, "is reduced over")
     result = _reduced(walk, passed, dims)
     return result if dim is None else (result, result)
 
