@@ -16,7 +16,7 @@ from torch.fx import Graph, Node
 from torch.fx.node import map_aggregate
 
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
-from gnnrl_lightning.errors import first_line
+from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.labels import FIXED, Value, support, vector
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.sources import line_of, source_of
@@ -206,9 +206,19 @@ def _alias_step(state: Walk, node: Node) -> None:
 
 
 def _storage(node: Node) -> int:
-    """Identity of the memory of a node's output, of the first one where there are several."""
+    """Identity of the memory of a node's output, of the first one where there are several.
+
+    Raises:
+        UserError: It is made within `torch.vmap`, whose tensors have none.
+    """
     value = node.meta["val"]
-    return (value[0] if isinstance(value, (tuple, list)) else value).untyped_storage()._cdata
+    try:
+        return (value[0] if isinstance(value, (tuple, list)) else value).untyped_storage()._cdata
+    except NotImplementedError as error:
+        where = f" ({line})" if (line := line_of(node)) else ""
+        raise UserError(
+            f"torch.vmap cannot be traced{where}; use a loop, or operators with the batch dimension"
+        ) from error
 
 
 def unknown(state: Walk, node: Node, values: dict[Node, Any], reason: str) -> Any:

@@ -16,6 +16,17 @@ class Named(Code):
         return super().forward(images)
 
 
+class Mapped(nn.Module):
+    """Calls an operator for one example at a time, by a transform."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 4, 1), nn.Conv2d(4, 3, 1)
+
+    def forward(self, x):
+        return self.b(torch.vmap(torch.sin)(self.a(x)))
+
+
 @pytest.mark.parametrize(
     ("network", "example", "message"),
     [
@@ -30,6 +41,7 @@ class Named(Code):
         (Code(), (1, 3, 6, 6), r"it is the shape \(1, 3, 6, 6\): give"),
         (Code(), EXAMPLE[:, :2], r"Code refuses an input of shape \(1, 2, 6, 6\): "),
         (Named(), {"x": EXAMPLE}, "a dictionary has arguments by name"),
+        (Mapped(), EXAMPLE, r"torch.vmap cannot be traced.*; use a loop"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
