@@ -26,15 +26,16 @@ def derived_seed(*key: int) -> int:
     return int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
 
-def seed_generators(seed: int) -> None:
-    """Seed the global generators of Python, NumPy and PyTorch (on the CPU).
+def seed_generators(seed: int, devices: bool = False) -> None:
+    """Seed the global generators of Python, NumPy and PyTorch.
 
     Args:
         seed: A number of at most 64 bits.
+        devices: Whether to seed PyTorch's generators of devices, too, and not that of the CPU alone.
     """
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)
+    (torch.manual_seed if devices else torch.default_generator.manual_seed)(seed)
 
 
 @contextmanager

@@ -93,9 +93,7 @@ class ShortFinetune:
         )
         network.train()
         with kept_random_states(), torch.enable_grad():
-            seed = derived_seed(self.seed, 2)  # for dropout
-            seed_generators(seed)
-            torch.manual_seed(seed)  # those of devices, too
+            seed_generators(derived_seed(self.seed, 2), devices=True)  # for dropout
             for step, (inputs, targets) in enumerate(self.batches()):
                 factor = cosine(step, self.steps, self.steps / 10)
                 for group in optimizer.param_groups:

@@ -100,9 +100,8 @@ class SupervisedModule(LightningModule):
     def on_train_epoch_start(self) -> None:
         """Seed the generators of Python, NumPy, PyTorch and devices: a checkpoint does not hold their state."""
         if self._seed is not None:
-            seed = derived_seed(self._seed, self.trainer.current_epoch, self.trainer.global_rank)
-            seed_generators(seed)
-            torch.manual_seed(seed)  # those of devices, too
+            key = self._seed, self.trainer.current_epoch, self.trainer.global_rank
+            seed_generators(derived_seed(*key), devices=True)
 
     def _factor(self, step: int) -> float:
         return 1.0 if self._steps is None else self.options.share(step, self._steps)
