@@ -10,7 +10,7 @@ from __future__ import annotations
 import linecache
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -33,16 +33,21 @@ LONGEST = 60
 """Number of characters of a call that is written with its arguments."""
 
 REMEDY = "write it with the tensor's own size, such as x.shape[1] // 2 or flatten(1)"
+SAME_PATH = (
+    "decide by attributes that the module is given when it is made, or by the layers that it has, such as "
+    "`if self.project is not None`"
+)
 GROUPS = "write groups=x.shape[1], or hold their number as an attribute of the module"
 
 
 @dataclass(frozen=True)
 class Call:
-    """A call of torch by the user's code: how it reads, where it is, and the shapes of what it returns.
+    """A call of torch by the user's code: its name, how it reads, where it is, and the shapes of what it returns.
 
     `forward` is the line of the module's `forward` that leads to the call: exported graphs know only these lines.
     """
 
+    name: str
     text: str
     line: str
     forward: str
@@ -66,14 +71,15 @@ class Recorder(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Record a call."""
-        text, (line, forward) = _text(func, args, kwargs or {}), _lines()
+        name = getattr(func, "__name__", str(func)).strip("_")
+        text, (line, forward) = _text(name, args, kwargs or {}), lines()
         try:
             result = func(*args, **(kwargs or {}))
         except Exception as error:
-            self.failed = Call(text, line, forward), error
+            self.failed = Call(name, text, line, forward), error
             raise
         shapes = tuple(tuple(item.shape) for item in tree_leaves(result) if isinstance(item, Tensor))
-        self.calls.append(Call(text, line, forward, shapes))
+        self.calls.append(Call(name, text, line, forward, shapes))
         return result
 
 
@@ -94,24 +100,30 @@ def explain_shapes(reason: str, network: nn.Module, dense: nn.Module, inputs: In
     before, after = _record(dense, inputs), _record(network, inputs)
     found = _difference(before, after, expected)
     if found:
-        gives, line = found
-        return Fault(f"{DOES_NOT_FOLLOW}: {gives}, a size is a constant of the code; {REMEDY}", line)
+        return replace(found, reason=f"{DOES_NOT_FOLLOW}: {found.reason}")
     return Fault(reason) if after.error is None else _explain_error(after.error, after.failed)
 
 
 def explain_values(reason: str, network: nn.Module, dense: nn.Module, inputs: Inputs, expected: Expected) -> Fault:
     """Find the call that makes a pruned network compute something else, see `explain_shapes`."""
     found = _difference(_record(dense, inputs), _record(network, inputs), expected)
-    return Fault(f"{reason}: {found[0]}", found[1]) if found else Fault(reason)
+    return replace(found, reason=f"{reason}: {found.reason}") if found else Fault(reason)
 
 
-def _difference(before: Recorder, after: Recorder, expected: Expected) -> tuple[str, str] | None:
-    """Return the first call with another shape than expected, `[:, :3] gives 1x3 instead of 1x1`, and its line."""
-    for old, new in zip(before.calls, after.calls, strict=False):
+def _difference(before: Recorder, after: Recorder, expected: Expected) -> Fault | None:
+    """Return the first call that is another one, or has another shape: `[:, :3] gives 1x3 instead of 1x1`."""
+    for old, new in zip(*([call for call in item.calls if call.line] for item in (before, after)), strict=False):
+        if (old.name, old.line) != (new.name, new.line):
+            if after.error is not None:  # of a layer that is gone, the calls are missing, too
+                return None
+            return Fault(
+                f"its code takes another path, and calls {new.text} instead of {old.text}; {SAME_PATH}", new.line
+            )
         for was, now in zip(old.shapes, new.shapes, strict=False):
             meant = expected.get((new.forward, was), {now})
-            if old.line == new.line and now not in meant:
-                return f"{new.text} gives {_sizes(now)} instead of {_sizes(min(meant))}", new.line
+            if now not in meant:
+                gives = f"{new.text} gives {_sizes(now)} instead of {_sizes(min(meant))}"
+                return Fault(f"{gives}, a size is a constant of the code; {REMEDY}", new.line)
     return None
 
 
@@ -138,8 +150,8 @@ def _record(network: nn.Module, inputs: Inputs) -> Recorder:
     return recorder
 
 
-def _lines() -> tuple[str, str]:
-    """Return the user's line that is being executed, and the line of `forward` that leads to it."""
+def lines() -> tuple[str, str]:
+    """Return the user's line that calls the caller of this, and the line of `forward` that leads to it."""
     frame, found = sys._getframe(2), []
     while frame is not None and not (found and found[-1][0] == "forward"):
         code = frame.f_code
@@ -156,9 +168,8 @@ def _sizes(shape: Shape) -> str:
     return "x".join(map(str, shape)) or "a number"
 
 
-def _text(func: Any, args: Any, kwargs: Mapping[str, Any]) -> str:
+def _text(name: str, args: Any, kwargs: Mapping[str, Any]) -> str:
     """Write a call without its tensors: `view(-1, 16)`, `[:, :16]`."""
-    name = getattr(func, "__name__", str(func)).strip("_")
     if name == "getitem":
         return f"[{_argument(args[1]).strip('()')}]"
     given = [part for item in args if (part := _argument(item))]

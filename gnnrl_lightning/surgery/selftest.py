@@ -19,7 +19,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.networks.attention import unfused
 from gnnrl_lightning.seeds import kept_random_states
-from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, Expected, explain_shapes, explain_values
+from gnnrl_lightning.surgery.comparisons import (
+    Attributes,
+    Comparison,
+    changed_attributes,
+    compared,
+    equal_by_chance,
+    find_turns,
+)
+from gnnrl_lightning.surgery.constants import DOES_NOT_FOLLOW, SAME_PATH, Expected, explain_shapes, explain_values
 from gnnrl_lightning.surgery.exactness import exactness_fault
 from gnnrl_lightning.surgery.surgery import NOTHING, Cut, Dependents, prune
 from gnnrl_lightning.surgery.traced import TracedNetwork
@@ -34,6 +42,11 @@ from gnnrl_lightning.trees import to_device
 
 Choose = Callable[[Sequence[int]], tuple[Selection, Tensor]]
 """Groups to prune -> kept channels, and widths."""
+
+COMPARES = "the code compares sizes, and the outcome at other widths changes what the network computes"
+
+DRAWS = 8
+"""Number of random draws of widths until no sizes are equal by chance that the code compares."""
 
 META = "meta"
 """Word in the errors of PyTorch about code that needs values, or makes tensors elsewhere, on the meta device."""
@@ -58,8 +71,11 @@ def find_faults(graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_t
             "weights, or give self_test=False"
         )
     generator = torch.Generator().manual_seed(0)
-    choose = _selections(graph, _drawn(graph, generator), generator)
-    return _find_faults(graph, network, inputs, self_test, range(len(graph.groups)), choose)
+    tests = _Tests(graph, network, inputs, self_test)
+    with kept_random_states(), unfused():
+        drawn = tests.draw(generator)
+        found = tests.faults(range(len(graph.groups)), _selections(graph, drawn, generator))
+        return found or tests.faults_of_comparisons(drawn, generator)
 
 
 def find_faults_without(
@@ -74,54 +90,123 @@ def find_faults_without(
         self_test: Whether to compare outputs as well as shapes.
         groups: Numbers of the groups, all of which are removed together.
     """
+    if not groups:
+        return {}
     choose = _selections(graph, torch.zeros_like(graph.widths), torch.Generator().manual_seed(0))
-    return _find_faults(graph, network, inputs, self_test, groups, choose) if groups else {}
-
-
-def _find_faults(
-    graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool, every: Sequence[int], choose: Choose
-) -> dict[str, Fault]:
-    tested = on_meta(network), to_device(inputs, "meta")
-
-    def shapes(pruned: Sequence[int]) -> str | None:
-        uncounted = _uncounted(graph, choose(pruned)[1])
-        if uncounted:
-            fault = shape_fault(*tested, graph.cuts, choose(pruned)[0], None, graph.dependents)
-            if fault is not None:
-                return fault
-        chosen, widths = choose([group for group in pruned if group not in uncounted])
-        return shape_fault(*tested, graph.cuts, chosen, int(graph.cost.macs(widths)), graph.dependents)
-
-    def values(pruned: Sequence[int]) -> str | None:
-        fresh = torch.Generator().manual_seed(1)
-        return exactness_fault(network, inputs, graph.cuts, choose(pruned)[0], fresh, graph.dependents)
-
-    def small(pruned: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
-        chosen, _ = choose(pruned)
-        return lambda dense: prune(dense, graph.cuts, chosen, graph.dependents)
-
-    def trains(pruned: Sequence[int]) -> str | None:
-        return training_fault(network, inputs, small(pruned))
-
-    explain, found = explain_shapes, dict[int, str]()
     with kept_random_states(), unfused():
+        return _Tests(graph, network, inputs, self_test).faults(groups, choose)
+
+
+class _Tests:
+    """Tests of pruned networks; arguments as of `find_faults`."""
+
+    def __init__(self, graph: TracedNetwork, network: nn.Module, inputs: Inputs, self_test: bool) -> None:
+        self.graph, self.network, self.inputs, self.self_test = graph, network, inputs, self_test
+        self.tested, self.given = on_meta(network), to_device(inputs, "meta")
+        self.sizes: Attributes = ()
+        self._seen: dict[tuple[nn.Module, tuple[int, ...]], list[Comparison]] = {}
+
+    def faults(self, every: Sequence[int], choose: Choose) -> dict[str, Fault]:
+        """Return which of the given groups fail, by name, where `choose` gives what is kept of those to be pruned."""
+
+        def shapes(pruned: Sequence[int]) -> str | None:
+            return self._shapes(pruned, choose)
+
+        def values(pruned: Sequence[int]) -> str | None:
+            return self._values(choose(pruned)[0])
+
+        def trains(pruned: Sequence[int]) -> str | None:
+            return training_fault(self.network, self.inputs, small(pruned))
+
+        def small(pruned: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
+            chosen, _ = choose(pruned)
+            return lambda dense: prune(dense, self.graph.cuts, chosen, self.graph.dependents)
+
+        explain, found, names = explain_shapes, dict[int, str](), [group.name for group in self.graph.groups]
         if not every or shapes(every) is not None:
             # If pruned groups pass, the costs of the dense network are right, too.
-            tested = check_dense(network, inputs, int(graph.cost.macs(graph.widths)))
+            macs = int(self.graph.cost.macs(self.graph.widths))
+            self.tested, self.given = check_dense(self.network, self.inputs, macs)
             found = find_culprits(every, shapes)
             if any(META in reason for reason in found.values()):
                 # Only the pruned network needs values: its code has kept what it computed for the dense one's shapes.
-                tested = without_gradients(network), inputs
+                self.tested, self.given = without_gradients(self.network), self.inputs
                 found = find_culprits(list(found), shapes)
-        if not found and self_test and every:
+        if not found and self.self_test and every:
             explain, found = explain_values, find_culprits(every, values)
-        if not found and every and reads_training(network):
+        if not found and every and reads_training(self.network):
             failing = find_culprits(every, trains)
-            return {graph.groups[group].name: explain_training(network, inputs, small([group])) for group in failing}
-        return {
-            graph.groups[group].name: explain(reason, *_both(graph, *tested, *choose([group])))
-            for group, reason in found.items()
-        }
+            return {names[group]: explain_training(self.network, self.inputs, small([group])) for group in failing}
+        return {names[group]: explain(reason, *self._both(*choose([group]))) for group, reason in found.items()}
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """Return random widths `(G,)` at which, if possible, no sizes are equal by chance that the code compares."""
+        drawn = _drawn(self.graph, generator)
+        self.sizes = changed_attributes(self.tested, self._first_channels(drawn))
+        for _ in range(DRAWS - 1):
+            if not equal_by_chance(self._compared(self.graph.widths), self._compared(drawn)):
+                break
+            drawn = _drawn(self.graph, generator)
+        return drawn
+
+    def faults_of_comparisons(self, drawn: Tensor, generator: torch.Generator) -> dict[str, Fault]:
+        """Return the groups that fail at widths at which the code compares sizes with another outcome, by name.
+
+        Args:
+            drawn: Widths `(G,)` at which the network has passed.
+            generator: Generator of the channels that are kept.
+        """
+        graph, found = self.graph, dict[str, Fault]()
+        for turn in find_turns(self._compared, graph.widths, drawn, graph.least):
+            widths = graph.widths.clone()
+            for group, width in turn.widths.items():
+                widths[group] = width
+            choose = _selections(graph, widths, generator)
+            groups = list(turn.widths)
+            reason = self._shapes(groups, choose)
+            if reason is None and self.self_test:
+                reason = self._values(choose(groups)[0])
+            if reason is not None:
+                fault = Fault(f"{COMPARES}: {reason}; {SAME_PATH}", turn.line)
+                found |= {graph.groups[group].name: fault for group in groups}
+        return found
+
+    def _shapes(self, pruned: Sequence[int], choose: Choose) -> str | None:
+        """Return why the network does not run without what `choose` removes, or has other MACs, or None."""
+        graph = self.graph
+        uncounted = _uncounted(graph, choose(pruned)[1])
+        if uncounted:
+            fault = shape_fault(self.tested, self.given, graph.cuts, choose(pruned)[0], None, graph.dependents)
+            if fault is not None:
+                return fault
+        chosen, widths = choose([group for group in pruned if group not in uncounted])
+        macs = int(graph.cost.macs(widths))
+        return shape_fault(self.tested, self.given, graph.cuts, chosen, macs, graph.dependents)
+
+    def _values(self, chosen: Selection) -> str | None:
+        """Return how the outputs of the pruned network differ from the masked dense one's, or None."""
+        fresh, graph = torch.Generator().manual_seed(1), self.graph
+        return exactness_fault(self.network, self.inputs, graph.cuts, chosen, fresh, graph.dependents)
+
+    def _compared(self, widths: Tensor) -> list[Comparison]:
+        """Return the comparisons of sizes in the code of the network at `widths (G,)`."""
+        key = self.tested, tuple(widths.tolist())
+        if key not in self._seen:
+            self._seen[key] = compared(self._first_channels(widths), self.given, self.sizes)
+        return self._seen[key]
+
+    def _first_channels(self, widths: Tensor) -> nn.Module:
+        """Return the network with the first channels of each group, so many as `widths (G,)` says."""
+        kept = [
+            torch.arange(int(width)).expand(group.sets, -1)
+            for width, group in zip(widths, self.graph.groups, strict=True)
+        ]
+        return prune(self.tested, self.graph.cuts, Selection(kept, self.graph.widths.tolist()), self.graph.dependents)
+
+    def _both(self, selection: Selection, widths: Tensor) -> tuple[nn.Module, nn.Module, Inputs, Expected]:
+        """Return the pruned and the dense network, their inputs, and the shapes expected of the pruned one."""
+        small = prune(self.tested, self.graph.cuts, selection, self.graph.dependents)
+        return small, shared_copy(self.tested), self.given, self.graph.shapes_by_line(widths)
 
 
 def _drawn(graph: TracedNetwork, generator: torch.Generator) -> Tensor:
@@ -202,14 +287,6 @@ def check_dense(network: nn.Module, inputs: Inputs, macs: int) -> tuple[nn.Modul
     raise UserError(
         f"{name} fails with nothing pruned{in_line(error)}: {first_line(error)}; change its code"
     ) from error
-
-
-def _both(
-    graph: TracedNetwork, network: nn.Module, inputs: Inputs, selection: Selection, widths: Tensor
-) -> tuple[nn.Module, nn.Module, Inputs, Expected]:
-    """Return the pruned and the dense network, their inputs, and the shapes that are expected of the pruned one."""
-    small = prune(network, graph.cuts, selection, graph.dependents)
-    return small, shared_copy(network), inputs, graph.shapes_by_line(widths)
 
 
 def count_macs(network: nn.Module, inputs: Inputs) -> int:
