@@ -128,6 +128,11 @@ class Evaluator:
         with torch.inference_mode():
             return [floats(call(network, to_device(inputs, self.pruner.device))) for inputs, _ in self.batches]
 
+    @cached_property
+    def _measuring(self) -> Objective:
+        """The objective, whose distances do not depend on the batch."""
+        return self.objective.relative_to(self._dense)
+
     def _fast(self, network: nn.Module) -> nn.Module:
         return for_inference(network, self.pruner.layers, self.dtype, self.pruner.channels_last)
 
@@ -169,7 +174,7 @@ class Evaluator:
         """Score a network stage by stage until it is dropped or all examples have been read."""
         course, incumbent = Course(), None if self._incumbent is None else self._incumbent.course
         for stage in self._stages:
-            course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage], self.objective))
+            course = course.followed_by(*outcome(network, self.batches[stage], self._dense[stage], self._measuring))
             if self.drop_probability is None or incumbent is None or course.examples == len(self.holdout):
                 continue
             if hopeless(course, incumbent, len(self._stages), self.drop_probability):

@@ -21,6 +21,7 @@ Outputs and targets are tensors, or nested tuples, lists and dictionaries of ten
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -132,6 +133,8 @@ class Objective(ABC):
     figures: ClassVar[Mapping[str, Figure]]
     ranking: ClassVar[tuple[str, ...]]
     divergence: ClassVar[Figure] = Figure("divergence", digits=4, logarithmic=True)
+    _reference: Sequence[Tree] | None = None  # see `relative_to`
+    _scales: Sequence[Tensor] | None = None  # those of the reference, once they are needed
 
     @abstractmethod
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:
@@ -153,6 +156,8 @@ class Objective(ABC):
     def distance(self, outputs: Tree, reference: Tree) -> Tensor:
         """Return the distance of outputs to the dense network's for each example; by default `relative_distance`.
 
+        The default is relative to the outputs of `relative_to`, and without them to those of the batch.
+
         Args:
             outputs: Outputs of a pruned network.
             reference: The dense network's outputs for the same inputs.
@@ -160,17 +165,37 @@ class Objective(ABC):
         Returns:
             `(n, ...)`; the distance of an example is the sum over all other dimensions, and never negative.
         """
-        return relative_distance(outputs, reference)
+        if self._scales is None and self._reference is not None:
+            object.__setattr__(self, "_scales", scales_of(self._reference))
+        return relative_distance(outputs, reference, self._scales)
+
+    def relative_to(self, reference: Sequence[Tree]) -> Objective:
+        """Return the same objective, whose default distances are relative to all of these outputs, not to a batch's.
+
+        Args:
+            reference: The dense network's outputs, in batches.
+        """
+        made = copy.copy(self)
+        object.__setattr__(made, "_reference", reference)
+        object.__setattr__(made, "_scales", None)
+        return made
 
     def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:
-        """Return the distillation loss, shape `()`; by default the mean distance to the teacher's outputs.
+        """Return the distillation loss, shape `()`; by default the mean squared difference from the teacher's outputs.
+
+        Of several tensors, it is the mean over them; integers do not count. Source of the default: Ba and Caruana, Do
+        Deep Nets Really Need to be Deep?, https://arxiv.org/abs/1312.6184, equation 1.
 
         Args:
             outputs: Outputs of the student.
             teacher: Outputs of the teacher.
             temperature: Softens both if they are log-probabilities; ignored otherwise.
+
+        Raises:
+            UserError: No floating-point tensor is among the outputs.
         """
-        return self.distance(outputs, teacher).sum() / count(outputs)
+        parts = [(ours - theirs).square().mean() for ours, theirs in zip(_rows(outputs), _rows(teacher), strict=True)]
+        return torch.stack(parts).mean()
 
     def agrees(self, outputs: Tree, reference: Tree) -> bool:
         """Return True if outputs equal the reference up to rounding.
@@ -229,15 +254,16 @@ AGREEMENT = 0.01
 """Largest mean distance of two precisions. Candidates differ by tenths of nats, bfloat16 on ResNet-56 by 1e-5."""
 
 
-def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
-    r"""Return the squared distance of outputs to a reference, relative to the reference's variance over the batch.
+def relative_distance(outputs: Tree, reference: Tree, scales: Sequence[Tensor] | None = None) -> Tensor:
+    r"""Return the squared distance of outputs to a reference, relative to the reference's variance.
 
-    For each tensor with elements j it is :math:`\sum_j (y_{nj} - r_{nj})^2 / \sum_j \mathrm{Var}_n(r_{nj})`, and the
-    mean over the tensors; relative to the mean square of a reference that does not vary. Integers do not count.
+    For each tensor with elements j it is :math:`\sum_j (y_{nj} - r_{nj})^2 / s`, and the mean over the tensors.
+    Integers do not count.
 
     Args:
         outputs: Tensors `(n, ...)`.
         reference: Tensors of the same shapes.
+        scales: The scale s of each floating-point tensor, see `scales_of`; None: of the reference itself.
 
     Returns:
         `(n,)` float32.
@@ -245,17 +271,40 @@ def relative_distance(outputs: Tree, reference: Tree) -> Tensor:
     Raises:
         UserError: No floating-point tensor is among the outputs.
     """
-    parts = []
-    for output, wanted in zip(tensors(outputs), tensors(reference), strict=True):
-        if not output.is_floating_point():
-            continue
-        output, wanted = (each.float().reshape(len(each), -1) for each in (output, wanted))
-        scale = (wanted - wanted.mean(0)).square().mean(0).sum()
-        scale = torch.where(scale > 0, scale, wanted.square().mean(0).sum()).clamp(min=torch.finfo(torch.float32).tiny)
-        parts.append((output - wanted).square().sum(1) / scale)
-    if not parts:
+    scales = scales_of([reference]) if scales is None else scales
+    pairs = zip(_rows(outputs), _rows(reference), scales, strict=True)
+    return torch.stack([(ours - theirs).square().sum(1) / scale for ours, theirs, scale in pairs]).mean(0)
+
+
+def scales_of(reference: Sequence[Tree]) -> tuple[Tensor, ...]:
+    r"""Return the variance over the examples, summed over the elements, of each floating-point tensor.
+
+    It is :math:`\sum_j \mathrm{Var}_n(r_{nj})`, or the mean sum of squares of a tensor that does not vary.
+
+    Args:
+        reference: Tensors `(n, ...)`, in batches.
+
+    Returns:
+        `()` float32 for each tensor, above zero.
+
+    Raises:
+        UserError: There is no floating-point tensor.
+    """
+    scales, examples = [], sum(map(count, reference))
+    for batches in zip(*map(_rows, reference), strict=True):
+        mean = torch.stack([batch.sum(0) for batch in batches]).sum(0) / examples
+        variance = torch.stack([(batch - mean).square().sum() for batch in batches]).sum() / examples
+        square = torch.stack([batch.square().sum() for batch in batches]).sum() / examples
+        scales.append(torch.where(variance > 0, variance, square).clamp(min=torch.finfo(torch.float32).tiny))
+    return tuple(scales)
+
+
+def _rows(outputs: Tree) -> list[Tensor]:
+    """Return the floating-point tensors among outputs, `(n, elements)` float32 each."""
+    found = [tensor.float().reshape(len(tensor), -1) for tensor in tensors(outputs) if tensor.is_floating_point()]
+    if not found:
         raise UserError("the network's outputs have no floating-point tensor: expected one, to measure distances")
-    return torch.stack(parts).mean(0)
+    return found
 
 
 def added_up(batches: Sequence[Mapping[str, Tensor]]) -> dict[str, list[float]]:

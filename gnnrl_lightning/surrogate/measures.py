@@ -158,12 +158,13 @@ def measure_outputs(
     Returns:
         `(G, K)` float64.
     """
-    graph, objective = pruner.graph, pruner.objective
+    graph = pruner.graph
     measured = torch.zeros(len(graph.groups), len(ratios), dtype=torch.float64)
     batches = [channels_last(batch, pruner.channels_last) for batch in pruner.batches()]
     with torch.no_grad():
         fast = for_inference(independent_copy(pruner.network).eval(), pruner.layers, last=pruner.channels_last)
         dense = [call(fast, batch) for batch in batches]
+        objective = pruner.objective.relative_to(dense)
         for number, group in enumerate(graph.groups):
             known = {group.width: 0.0}
             for column, ratio in enumerate(ratios):

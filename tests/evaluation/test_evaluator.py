@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 import gnnrl_lightning
 from gnnrl_lightning.candidates.pruner import Pruner
 from gnnrl_lightning.candidates.short_finetune import ShortFinetune
+from gnnrl_lightning.data import ExampleSet
 from gnnrl_lightning.data.image_set import ImageSet
 from gnnrl_lightning.evaluation.evaluator import Evaluator, outcome
-from gnnrl_lightning.objective import Classification
+from gnnrl_lightning.objective import Classification, Regression
 from gnnrl_lightning.surrogate.measures import measure_outputs
 from tests.support.fakes import rescored
 from tests.support.networks_code import Viewing
@@ -47,6 +48,18 @@ def evaluator(search):
     graph = gnnrl_lightning.trace(network, torch.zeros(1, 1, 2, 2))
     pruner = Pruner(graph, network, torch.rand(5, 1, 2, 2))
     return Evaluator(pruner, search, lambda x: x.float() / 100, Classification(), batch_size=3)
+
+
+@pytest.mark.parametrize("drop_probability", [None, 0.05])
+def test_the_divergence_of_a_regression_does_not_depend_on_the_batches(search, evaluator, drop_probability):
+    """Outputs of few examples may be alike, and a distance relative to their variance very large."""
+    examples = ExampleSet(search.images, torch.randn(4, 2))
+    found = set[float]()
+    for size in (1, 2, 3, 4):
+        given = evaluator.pruner, examples, evaluator.normalize, Regression(), size
+        scores = Evaluator(*given, drop_probability=drop_probability)(torch.tensor([1]), "uniform").scores
+        found.add(round(scores["divergence"], 6))
+    assert len(found) == 1 and found.pop() > 0
 
 
 def expected(brightness, labels, slope):

@@ -33,7 +33,7 @@ def test_a_users_own_objective_needs_loss_measure_and_names():
     other = {"rate": torch.tensor([1.0, 5.0]), "steps": torch.tensor([0, 0])}
     # The reference has a variance of 2.25, integers do not count.
     assert objective.distance(other, outputs).tolist() == pytest.approx([0.0, 1 / 2.25])
-    assert float(objective.distillation(other, outputs, 4.0)) == pytest.approx(0.5 / 2.25)
+    assert float(objective.distillation(other, outputs, 4.0)) == pytest.approx(0.5)
     assert objective.agrees(outputs, outputs) and not objective.agrees(other, outputs)
     assert objective.reported.keys() == {"count_error", "divergence"}
     with pytest.raises(UserError, match="objective Counting draws no targets"):
@@ -53,6 +53,42 @@ def test_relative_distance_by_hand():
     torch.testing.assert_close(scaled, relative_distance(outputs, reference))
     with pytest.raises(UserError, match="no floating-point tensor"):
         relative_distance(torch.zeros(2, 1).long(), torch.zeros(2, 1).long())
+
+
+def test_distances_relative_to_all_outputs_do_not_depend_on_the_batch():
+    generator = torch.Generator().manual_seed(0)
+    reference, outputs = (
+        {"a": torch.randn(12, 2, 3, generator=generator) + 100, "b": 1e-4 * torch.randn(12, generator=generator)}
+        for _ in range(2)
+    )
+    parts = [{name: tensor[i : i + 5] for name, tensor in reference.items()} for i in range(0, 12, 5)]
+    wanted = relative_distance(outputs, reference)
+    objective = Regression()
+    for size in (1, 2, 12):
+        relative = objective.relative_to(parts)
+        found = [
+            relative.distance(*({name: tensor[i : i + size] for name, tensor in each.items()} for each in pair))
+            for pair in [(outputs, reference)]
+            for i in range(0, 12, size)
+        ]
+        torch.testing.assert_close(torch.cat(found), wanted, rtol=1e-4, atol=0)
+    assert objective.distance(outputs, reference).equal(wanted) and objective == Regression()
+
+
+def test_outputs_are_looked_into_where_the_default_distance_is_used_alone():
+    """Those of a language model, say, have parts without examples, which a classifier does not read."""
+    logits = torch.randn(4, 3)
+    objective = Classification().relative_to([{"logits": logits, "loss": torch.tensor(1.0)}])
+    assert float(objective.distance({"logits": logits}, {"logits": logits}).sum()) == 0
+
+
+def test_the_default_distillation_is_the_mean_squared_difference_whatever_the_batch():
+    ours, theirs = torch.tensor([[1.0, 3.0]]), torch.tensor([[2.0, 1.0]])
+    assert float(Regression().distillation(ours, theirs, 4.0)) == 2.5
+    both = (ours, 10 * ours.long(), ours), (theirs, ours.long(), ours)
+    assert float(Regression().distillation(*both, 4.0)) == 1.25
+    with pytest.raises(UserError, match="no floating-point tensor"):
+        Regression().distillation(ours.long(), theirs.long(), 4.0)
 
 
 def test_sums_add_up_in_float64_whatever_their_shape():
