@@ -148,12 +148,14 @@ class DatasetExamples:
                 yield self.indices[draw.indices].tolist(), draw.seed
 
         how = self.loading
-        workers = min(how.num_workers, len(draws) - 1) if isinstance(draws, Sized) else how.num_workers
+        workers = how.num_workers
+        if isinstance(draws, Sized) and how.worker_init_fn is None:
+            workers = max(min(workers, len(draws) - 1), 0)  # one batch is read here
         loader = DataLoader(
             _Batches(self.dataset, self.plain, how.collate, how.target),
             batch_size=None,
             sampler=sampled(),
-            num_workers=max(workers, 0),  # one batch is read here
+            num_workers=workers,
             worker_init_fn=how.worker_init_fn,
             multiprocessing_context=how.multiprocessing_context if workers > 0 else None,
             generator=torch.Generator(),  # otherwise each pass draws from the global generator
@@ -164,7 +166,6 @@ class DatasetExamples:
             yield batch
 
 
-@dataclass(frozen=True)
 class _Batches(Dataset[Any]):
     """The data set of a worker: maps indices and seed of a batch to its inputs and targets."""
 
@@ -173,11 +174,18 @@ class _Batches(Dataset[Any]):
     collate: Collate
     target: str | None
 
+    def __init__(self, dataset: SizedDataset, plain: SizedDataset | None, collate: Collate, target: str | None) -> None:
+        vars(self).update(dataset=dataset, plain=plain, collate=collate, target=target)
+
     def __getattr__(self, name: str) -> Any:
         """Let a function of the user's, which begins a worker process, read what the data set has."""
         if name.startswith("__") or name == "dataset":  # while a copy is made, it has no fields yet
             raise AttributeError(name)
         return getattr(self.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Let such a function give the data set what each process needs for itself, such as an open file."""
+        setattr(self.dataset, name, value)
 
     def __getitem__(self, batch: tuple[list[int], int | None]) -> tuple[Tree, Tree] | UserError:
         indices, seed = batch

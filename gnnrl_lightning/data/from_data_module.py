@@ -170,11 +170,5 @@ def drawn(sampler: Any, examples: int, name: str) -> Tensor:
 
 
 def as_example_data(data: LightningDataModule) -> ExampleData:
-    """Return a data module of this package; any other one is read by `FromDataModule`, always by the same."""
-    if isinstance(data, ExampleData):
-        return data
-    known = vars(data).get("_gnnrl_lightning")
-    if known is None:
-        known = FromDataModule(data)
-        vars(data)["_gnnrl_lightning"] = known
-    return known
+    """Return a data module of this package; any other one is read by a new `FromDataModule`, as it is now."""
+    return data if isinstance(data, ExampleData) else FromDataModule(data)

@@ -226,6 +226,27 @@ def test_the_users_function_begins_each_worker_process():
     assert sorted({*found}) == [15.0, 16.0]
 
 
+class Owning(Numbers):
+    """Reads a file of its own, which each worker process has opened."""
+
+    file = None
+
+    def __getitem__(self, index):
+        return torch.tensor([float(self.file)]), index
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_the_users_function_gives_the_data_set_what_each_process_needs(batches):
+    """Also where there is a single batch, which is read without workers otherwise."""
+
+    def begin(worker):
+        get_worker_info().dataset.file = 10 + worker
+
+    read = examples(Owning(4), num_workers=2, worker_init_fn=begin, multiprocessing_context="fork")
+    found = [float(inputs) for inputs, _ in read.read([Draw(torch.tensor([0]), None)] * batches)]
+    assert sorted({*found}) == [10.0, 11.0][:batches] and read.dataset.file is None
+
+
 def test_workers_may_be_started_by_copies():
     """As where processes are spawned."""
     batches = dataset_examples._Batches(Numbers(5, first=7), None, default_collate, None)

@@ -7,6 +7,7 @@ from torch import nn
 from torch.utils.data import (
     DataLoader,
     RandomSampler,
+    Subset,
     SubsetRandomSampler,
     TensorDataset,
     WeightedRandomSampler,
@@ -161,10 +162,32 @@ def test_a_data_module_that_a_trainer_has_only_read_is_set_up_for_training(stage
     assert (len(data.train), len(data.holdout), len(data.test)) == (40, 20, 10)
 
 
-def test_one_data_module_is_always_read_by_the_same():
-    module = Drawn()
-    assert as_example_data(module) is as_example_data(module) is not as_example_data(Drawn())
-    assert as_example_data(as_example_data(module)) is as_example_data(module)
+class Folds(LightningDataModule):
+    """Ten numbers are held out, which ones its fold says."""
+
+    fold = 0
+
+    def setup(self, stage):
+        held = range(10 * self.fold, 10 * self.fold + 10)
+        self.held, self.rest = Subset(numbers(50), held), Subset(numbers(50), [*{*range(50)} - {*held}])
+
+    def train_dataloader(self):
+        return DataLoader(self.rest, batch_size=4)
+
+    def val_dataloader(self):
+        return DataLoader(self.held, batch_size=4)
+
+    test_dataloader = val_dataloader
+
+
+def test_a_data_module_is_read_as_it_is_now():
+    module, held = Folds(), []
+    for module.fold in (0, 3):
+        data = as_example_data(module)
+        data.setup()
+        assert as_example_data(data) is data
+        held.append(data.test.in_memory().inputs.flatten().tolist())
+    assert held == [[*range(10)], [*range(30, 40)]]
 
 
 class BySamplers(LightningDataModule):
