@@ -142,7 +142,11 @@ class ExampleData(LightningDataModule, ABC):
                     f"{type(self).__name__}.load returns {shown(found)}{where}: expected LoadedExamples(train, test) "
                     "of two ExampleSet, or LoadedImages of two ImageSet"
                 )
-
+            if not len(found):
+                raise UserError(
+                    f"{type(self).__name__}.load returns no examples as {name}: expected at least one"
+                    f"{'; give None for a part of the training examples' if name == 'validation' else ''}"
+                )
             self._check_inputs(name, found)
 
     def _check_inputs(self, name: str, examples: Any) -> None:

@@ -81,9 +81,12 @@ class ExampleSet:
 
     def __post_init__(self) -> None:
         try:
-            count((self.inputs, self.targets))
+            for tree in (self.inputs, self.targets, (self.inputs, self.targets)):
+                count(tree)
         except (ValueError, TypeError) as error:
-            raise UserError(f"inputs and targets: {one_line(error)}; expected as many of both") from error
+            raise UserError(
+                f"inputs and targets: {one_line(error)}; expected as many of both, in tensors: use torch.as_tensor"
+            ) from error
 
     def __len__(self) -> int:
         """Number of examples."""

@@ -60,6 +60,5 @@ def random_split(examples: int, held: int, seed: int) -> tuple[Tensor, Tensor]:
 
 
 def _refused(held: int, total: int, unit: str) -> UserError:
-    return UserError(
-        f"cannot hold out {held} of {total} {unit}: expected a holdout_size that makes it 1 to {total - 1}"
-    )
+    expected = f"a holdout_size that makes it 1 to {total - 1}" if total > 1 else f"at least 2 {unit}"
+    return UserError(f"cannot hold out {held} of {total} {unit}: expected {expected}")

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gnnrl_lightning.errors import UserError
+from gnnrl_lightning.objective.classification import known_targets
 from gnnrl_lightning.objective.protocol import Figure, Measured, Objective
 
 
@@ -49,7 +50,14 @@ class Regression(Objective):
         return outputs + torch.randn(outputs.shape, generator=generator).to(outputs.device)
 
     def check(self, outputs: Any, targets: Any, data: Any = None) -> None:
-        """Refuse outputs whose shape differs from that of the targets, which would be broadcast."""
+        """Refuse targets that are not finite, and outputs of another shape than theirs, which would be broadcast."""
         shape = tuple(outputs.shape) if isinstance(outputs, Tensor) else type(outputs).__name__
         if shape != tuple(targets.shape):
             raise UserError(f"the network returns {shape}, targets are {tuple(targets.shape)}: expected the same shape")
+        for each in known_targets(data, targets):
+            broken = int((~each.isfinite()).sum())
+            if broken:
+                raise UserError(
+                    f"the targets have {broken} NaN or infinite values: expected finite numbers; leave these examples "
+                    "out, or give an objective of your own that knows what they mean"
+                )

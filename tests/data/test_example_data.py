@@ -83,8 +83,22 @@ def test_what_load_returns_is_checked():
         UserError, match=r"^Forgetful has no holdout_size: call super\(\).__init__\(\) in its __init__$"
     ):
         Forgetful().setup()
-    with pytest.raises(UserError, match=r"expected tensors of as many examples each, got ndarray"):
-        ExampleSet(torch.zeros(3).numpy(), torch.zeros(3).numpy())
+    inputs = torch.zeros(3)
+    for given in (inputs.numpy(), inputs.tolist(), tuple(inputs.tolist())):
+        for both in ((inputs, given), (given, inputs), (given, given)):
+            with pytest.raises(UserError, match=r"expected tensors of as many .* got \w+; .* use torch.as_tensor"):
+                ExampleSet(*both)
+
+
+@pytest.mark.parametrize("part", ["train", "test", "validation"])
+def test_splits_without_examples_are_refused(part):
+    some, none = (ExampleSet(torch.zeros(number, 1), torch.zeros(number)) for number in (30, 0))
+    loaded = LoadedExamples(some, some, some)._replace(**{part: none})
+    with pytest.raises(UserError, match=f"NoExamples.load returns no examples as {part}: expected at least one"):
+        NoExamples(loaded).setup()
+    single = ExampleSet(torch.zeros(1, 1), torch.zeros(1))
+    with pytest.raises(UserError, match="cannot hold out 0 of 1 examples: expected at least 2 examples"):
+        NoExamples(LoadedExamples(single, some)).setup()
 
 
 @pytest.mark.parametrize(("number", "part"), [(torch.nan, "train"), (-torch.inf, "test")])

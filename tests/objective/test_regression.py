@@ -4,6 +4,7 @@ import pytest
 import torch
 from sklearn.metrics import mean_absolute_error, root_mean_squared_error
 
+from gnnrl_lightning.data import ExampleSet
 from gnnrl_lightning.errors import UserError
 from gnnrl_lightning.objective import Regression
 from gnnrl_lightning.objective.protocol import added_up, measure
@@ -38,6 +39,19 @@ def test_outputs_that_would_be_broadcast_are_refused():
     Regression().check(torch.zeros(3, 1), torch.zeros(3, 1))
     with pytest.raises(UserError, match=r"returns \(3, 1\), targets are \(3,\): expected the same shape"):
         Regression().check(torch.zeros(3, 1), torch.zeros(3))
+
+
+def test_targets_that_are_not_finite_are_refused_in_all_training_examples():
+    class Data:
+        train = ExampleSet(torch.zeros(3, 1), torch.tensor([[0.0], [torch.nan], [torch.inf]]))
+        holdout = ExampleSet(torch.zeros(2, 1), torch.zeros(2, 1))
+
+    some = torch.zeros(2, 1)
+    Regression().check(some, some)
+    with pytest.raises(UserError, match="the targets have 2 NaN or infinite values: expected finite numbers"):
+        Regression().check(some, some, Data())
+    with pytest.raises(UserError, match="the targets have 2 NaN or infinite values: expected finite numbers"):
+        Regression().check(some, some * torch.nan)
 
 
 def test_drawn_targets_have_the_outputs_as_their_mean():
