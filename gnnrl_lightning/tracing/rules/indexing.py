@@ -126,3 +126,19 @@ def take_along(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
         return Value(walk.shape)
     shapes = [tuple(1 if d in dims else size for d, size in enumerate(value.shape)) for value in (x, index)]
     return Value(walk.shape, merge(walk, [Value(s, v.labels) for s, v in zip(shapes, passed, strict=True)]))
+
+
+@rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", kind="other")
+def write_rows(walk: Walk, x: Value, dim: int, index: Value, source: Value | float, *_: Any, **options: Any) -> Value:
+    """`out[index[i]][j] += source[i][j]`: channels along the indexed dimension are frozen, others act alone."""
+    values, reason = [x, index], "is written through an index"
+    if isinstance(source, Value):
+        values.append(source)
+    if walk.operator.startswith("index_"):
+        values.remove(index)
+        walk.freeze(index, reason)
+    dims = {dim % len(x.shape)}
+    dims |= {d for d, sizes in enumerate(zip(*(value.shape for value in values), strict=True)) if len({*sizes}) > 1}
+    passed = [over(walk, value, tuple(dims), reason) for value in values]
+    shape = tuple(1 if d in dims else size for d, size in enumerate(x.shape))
+    return Value(x.shape, merge(walk, [Value(shape, value.labels) for value in passed]))
