@@ -93,7 +93,7 @@ def test_groups_come_in_the_order_of_the_network():
 
 def test_a_frozen_group_says_where_and_why():
     (group,) = (group for group in traced(NoRule.__name__).frozen if group.name == "stem")
-    assert (group.width, group.operator) == (6, "cumprod")
+    assert (group.width, group.operator) == (6, "masked_scatter")
     assert "without a rule" in group.reason
     assert "networks_zoo.py" in group.source or "networks_frozen.py" in group.source
 

@@ -9,23 +9,23 @@ from gnnrl_lightning.tracing.reasons import REMEDIES, remedy
 from tests.support.networks_code import Code
 
 
-class Cumulated(Code):
-    """No rule for `cumprod` after `a`, and a constant size after `b`."""
+class Scattered(Code):
+    """No rule for `masked_scatter` after `a`, and a constant size after `b`."""
 
     def between(self, x):
-        return x.cumprod(2)
+        return x.masked_scatter(x > 0, x)
 
     def forward(self, x):
         return self.head(self.b(self.between(self.a(x))).view(-1, 6, 4).mean(2))
 
 
 def test_reasons_have_what_they_cost_and_what_to_do():
-    """With one channel of 8, `a` would have 16 x 27 x 7 MACs fewer; what `b` reads behind `cumprod` is not known."""
-    graph = gnnrl_lightning.trace(Cumulated(), torch.randn(1, 3, 6, 6))
+    """With one channel of 8, `a` would have 16 x 27 x 7 MACs fewer; what `b` reads is not known without a rule."""
+    graph = gnnrl_lightning.trace(Scattered(), torch.randn(1, 3, 6, 6))
     reasons = {reason.groups: reason for reason in graph.reasons}
     found = {groups: (reason.operator, reason.channels, reason.macs) for groups, reason in reasons.items()}
     assert found == {
-        ("a",): ("cumprod", 8, 7 * 16 * 27),
+        ("a",): ("masked_scatter", 8, 7 * 16 * 27),
         ("b",): ("self-test", 6, 5 * (4 * 9 * 8 + 2)),
         ("x",): ("input", 3, 2 * 16 * 9 * 8),
         ("head",): ("output", 2, 6),

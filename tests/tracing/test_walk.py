@@ -14,15 +14,24 @@ from tests.support.exactness import macs_of
 from tests.support.networks_zoo import ZOO, Pair
 
 
+@torch.library.custom_op("tests::multiplied", mutates_args=())
+def multiplied(x: torch.Tensor, dim: int) -> torch.Tensor:
+    """Cumulative products along a dimension."""
+    return torch.cumprod(x, dim)
+
+
+multiplied.register_fake(lambda x, dim: torch.empty_like(x))
+
+
 class Cumulative(Pair):
-    """Cumulative products along a dimension, an operator without a rule."""
+    """Cumulative products along a dimension, by an operator without a rule."""
 
     def __init__(self, dim):
         super().__init__(6, 6)
         self.dim = dim
 
     def features(self, x):
-        return self.b(torch.cumprod(self.a(x).sigmoid(), self.dim))
+        return self.b(multiplied(self.a(x).sigmoid(), self.dim))
 
 
 def passes(state, x, dim, **options):
@@ -56,14 +65,14 @@ def test_a_new_operator_is_one_row(monkeypatch):
     example = torch.rand(1, 3, 4, 4)
     assert names(gnnrl_lightning.trace(Cumulative(3), example)) == ["b"]
     monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
-    walk.rule("cumprod", kind="activation")(passes)
+    walk.rule("multiplied", kind="activation")(passes)
     assert names(gnnrl_lightning.trace(Cumulative(3), example)) == ["a", "b"]
 
 
 def test_the_self_test_sees_a_wrong_row(monkeypatch):
     """Along the channels the same rule is wrong: what goes multiplies what stays."""
     monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
-    walk.rule("cumprod", kind="activation")(passes)
+    walk.rule("multiplied", kind="activation")(passes)
     graph = gnnrl_lightning.trace(Cumulative(1), torch.rand(1, 3, 4, 4))
     assert names(graph) == ["b"]
     assert next(group.operator for group in graph.frozen if group.name == "a") == "self-test"
@@ -74,12 +83,12 @@ def test_what_a_rule_cannot_carry_is_frozen_and_says_why(monkeypatch):
         raise error
 
     monkeypatch.setattr(walk.RULES, "_rows", dict(walk.RULES))
-    walk.rule("cumprod", kind="activation")(fails)
+    walk.rule("multiplied", kind="activation")(fails)
     error = RuntimeError("no such shape\nand pages more")
     graph = gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))
     assert names(graph) == ["b"]
     reason = "flows through an operator whose rule does not know these arguments (no such shape)"
-    assert ("cumprod", reason) in {(group.operator, group.reason) for group in graph.frozen}
+    assert ("multiplied", reason) in {(group.operator, group.reason) for group in graph.frozen}
     error = KeyError("an error of ours")
     with pytest.raises(KeyError, match="of ours"):
         gnnrl_lightning.trace(Cumulative(3), torch.rand(1, 3, 4, 4))

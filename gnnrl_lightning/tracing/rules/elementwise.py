@@ -30,7 +30,19 @@ VIEWS = (
 """Operators between a product and the number that scales it."""
 
 
-@rule("pointwise", "hardswish", "log_sigmoid", "complex", "polar", "__and__", "__or__", "__xor__", kind="activation")
+@rule(
+    "pointwise",
+    "hardswish",
+    "log_sigmoid",
+    "complex",
+    "polar",
+    "_conj",
+    "fake_quantize_per_tensor_affine",
+    "__and__",
+    "__or__",
+    "__xor__",
+    kind="activation",
+)
 def pointwise(walk: Walk, *args: Any, **kwargs: Any) -> Value:
     """Join channels at the same position; zeros remain zero only if the operator maps zero to zero."""
     result = combined(walk, [argument for argument in (*args, *kwargs.values()) if isinstance(argument, Value)])
@@ -292,3 +304,10 @@ def prelu(walk: Walk, x: Value, weight: Value) -> Value:
 def dropout(walk: Walk, x: Value, *_: Any) -> tuple[Value, Value]:
     """Dropout and its mask."""
     return x, x
+
+
+@rule("bucketize", kind="activation")
+def bucketize(walk: Walk, x: Value, boundaries: Value, **_: Any) -> Value:
+    """The interval of each element; the boundaries stay as they are."""
+    walk.freeze(boundaries, "are the boundaries of intervals")
+    return pointwise(walk, x)

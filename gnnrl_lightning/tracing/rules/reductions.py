@@ -202,12 +202,54 @@ def softmax(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
     return Value(walk.shape, tuple(made))
 
 
-@rule("cumsum", "argsort", kind="other")
-def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Value:
+@rule("cumsum", "logcumsumexp", "cummax", "cummin", "argsort", kind="other")
+def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> Any:
     """Operators along one dimension: channels along it are frozen, blocks of them go as a whole."""
     dims = _dims(x, dim)
     found = blocks(walk, x, dims, "is combined with the other channels")
-    return Value(walk.shape, tuple(_first(labels, {*dims}) for labels in found.labels if {*support(labels)} != {*dims}))
+    left = tuple(_first(labels, {*dims}) for labels in found.labels if {*support(labels)} != {*dims})
+    result = Value(walk.shape, left)
+    return (result, result) if walk.operator in ("cummax", "cummin") else result
+
+
+@rule("median", "nanmedian", "mode", "kthvalue", kind="pool")
+def ranked(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Any:
+    """A value of a rank along a dimension, with its index, or over all of them: channels along it are frozen."""
+    positional, last = (
+        (args[1:], -1) if walk.operator == "kthvalue" else (args, -1 if walk.operator == "mode" else None)
+    )
+    dim = kwargs.get("dim", positional[0] if positional else last)
+    dims = _dims(x, dim)
+    result = _reduced(walk, over(walk, x, dims, "is reduced over"), dims)
+    return result if dim is None else (result, result)
+
+
+@rule(
+    "_linalg_det",
+    "_linalg_eigh",
+    "_linalg_slogdet",
+    "_linalg_svd",
+    "linalg_cholesky_ex",
+    "linalg_inv_ex",
+    "linalg_matrix_exp",
+    "linalg_qr",
+    kind="other",
+)
+def matrices(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
+    """Functions of the matrices in the last two dimensions: channels along these are frozen, others act alone."""
+    batch = len(x.shape) - 2
+    kept = [
+        labels.reshape(labels.shape[:batch])
+        for labels in over(walk, x, (batch, batch + 1), "is part of a matrix").labels
+    ]
+
+    def laid(made: Tensor) -> Value:
+        inner = (1,) * (made.dim() - batch)
+        return Value(tuple(made.shape), tuple(labels.reshape((*labels.shape, *inner)) for labels in kept))
+
+    assert walk.node is not None
+    value = walk.node.meta["val"]
+    return tuple(map(laid, value)) if isinstance(value, (tuple, list)) else laid(value)
 
 
 @rule("cosine_similarity", "pairwise_distance", "cdist", kind="pool")

@@ -18,6 +18,7 @@ from torch.fx.node import map_aggregate
 import gnnrl_lightning.tracing.rules  # noqa: F401  (registers the rules)
 from gnnrl_lightning.errors import UserError, first_line
 from gnnrl_lightning.tracing.labels import FIXED, Value, support, vector
+from gnnrl_lightning.tracing.program.composites import enter_composites
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.sources import line_of, source_of
 from gnnrl_lightning.tracing.records import Step
@@ -58,6 +59,7 @@ def walk_training(state: Walk, program: ExportedProgram) -> None:
 
 def _pass(state: Walk, program: ExportedProgram) -> None:
     values: dict[Node, Any] = {}
+    enter_composites(program.graph, whole=lambda target: find_rule(target) is not None)
     unread = _unread(program.graph)
     specs = {spec.arg.name: spec for spec in program.graph_signature.input_specs if hasattr(spec.arg, "name")}
     for node in program.graph.nodes:
