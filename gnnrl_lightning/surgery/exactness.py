@@ -30,9 +30,9 @@ def exactness_fault(
     dependents: Dependents = NOTHING,
 ) -> str | None:
     """Return how the pruned network differs from the masked dense one, in float64 with random weights, or None."""
-    doubled, given, reference = randomised(network, generator), inputs, list[Tensor]()
+    doubled, given, reference = network, inputs, list[Tensor]()
     try:
-        for inputs in _examples(given, generator):
+        for doubled, inputs in _cases(network, given, generator):
             reference = _outputs(mask(doubled, cuts, selection, dependents), inputs)
             if all(bool(tensor.isfinite().all()) for tensor in reference):
                 break
@@ -81,6 +81,17 @@ def _random_like(tensor: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randn(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
 
 
+def _cases(network: nn.Module, inputs: Inputs, generator: torch.Generator) -> Iterator[tuple[nn.Module, Inputs]]:
+    """Networks and inputs of a test, to be tried until the outputs are finite: at last with the network's own buffers.
+
+    Its code may need them, such as the lower limit of a square root.
+    """
+    for buffers in (True, False):
+        doubled = randomised(network, generator, buffers)
+        for given in _examples(inputs, generator):
+            yield doubled, given
+
+
 def _examples(inputs: Inputs, generator: torch.Generator) -> Iterator[Inputs]:
     """Inputs of a test, to be tried until the outputs are finite: noise, the given ones, two examples of noise."""
 
@@ -92,14 +103,20 @@ def _examples(inputs: Inputs, generator: torch.Generator) -> Iterator[Inputs]:
     yield map_tensors(noise, two_examples(inputs))
 
 
-def randomised(network: nn.Module, generator: torch.Generator) -> nn.Module:
+def randomised(network: nn.Module, generator: torch.Generator, buffers: bool = True) -> nn.Module:
     """Return a float64 copy with random weights, without dead channels and zero scales, so that differences show.
 
     Other tensors that modules hold have the same values: the code may have computed one from another.
+
+    Args:
+        network: The network.
+        generator: Generator of the weights.
+        buffers: Whether buffers are random, too.
     """
+    kept = set[str]() if buffers else {name for name, _ in network.named_buffers()}
 
     def random(name: str, tensor: Tensor) -> Tensor:
-        if not name and (tensor.is_floating_point() or tensor.is_complex()):
+        if (not name or name in kept) and (tensor.is_floating_point() or tensor.is_complex()):
             return tensor.to(torch.promote_types(tensor.dtype, torch.float64))
         if tensor.is_complex():
             return torch.complex(random(name, tensor.real), random(name, tensor.imag))

@@ -130,3 +130,36 @@ def test_filters_without_negative_values_stay_so():
     assert [group.name for group in graph.groups] == ["a", "b"]
     drawn = randomised(Filters(), torch.Generator().manual_seed(0))
     assert drawn.bank.min() >= 0 > drawn.a.weight.min()
+
+
+class NonNegative(nn.Module):
+    """A parameter that is stored as a square root, with a lower limit: as codecs of images write it."""
+
+    def __init__(self, minimum=0.0):
+        super().__init__()
+        self.register_buffer("pedestal", torch.tensor([2.0**-36]))
+        self.register_buffer("bound", torch.tensor([(minimum + 2.0**-36) ** 0.5]))
+
+    def forward(self, x):
+        return torch.max(x, self.bound) ** 2 - self.pedestal
+
+
+class DivisiveNormalised(Code):
+    """Generalised divisive normalisation: every channel is divided by a weighted norm of all."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_beta, self.to_gamma = NonNegative(1e-6), NonNegative()
+        self.beta, self.gamma = nn.Parameter(torch.ones(8)), nn.Parameter((0.1 * torch.eye(8)).sqrt())
+
+    def between(self, x):
+        gamma = self.to_gamma(self.gamma)[:, :, None, None]
+        return x * torch.rsqrt(nn.functional.conv2d(x.square(), gamma, self.to_beta(self.beta)))
+
+
+def test_buffers_that_the_code_needs_keep_their_values_where_others_give_no_numbers():
+    """With a random lower limit, the norm of channels would be the square root of a negative number."""
+    graph = gnnrl_lightning.trace(DivisiveNormalised(), torch.rand(1, 3, 6, 6))
+    assert [group.name for group in graph.groups] == ["a", "b"]
+    kept = randomised(DivisiveNormalised(), torch.Generator().manual_seed(0), buffers=False)
+    assert kept.to_beta.bound.equal(DivisiveNormalised().to_beta.bound.double()) and kept.beta.std() > 0
