@@ -9,7 +9,7 @@ one channel", "this channel must be kept"); `Labels.solve` derives the channels 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -57,6 +57,14 @@ def support(labels: Tensor) -> tuple[int, ...]:
 def is_zero(labels: Tensor) -> bool:
     """Whether labels are those of a tensor that is zero everywhere."""
     return not support(labels) and int(labels.flatten()[0]) == ZERO
+
+
+def leading(labels: Tensor, dims: Collection[int]) -> Tensor:
+    """Return the first labels along dimensions, which get size 1; of padding and a channel, those of the channel."""
+    found = labels
+    for dim in dims:
+        found = torch.where(found.narrow(dim, 0, 1) < 0, found.amax(dim, keepdim=True), found.narrow(dim, 0, 1))
+    return found
 
 
 def compact(labels: Tensor) -> Tensor:

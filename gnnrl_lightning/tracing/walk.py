@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.labels import FIXED, Labels, Value
+from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, leading
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.macs import macs_of
 from gnnrl_lightning.tracing.program.sources import module_of, without_slices
@@ -237,9 +237,7 @@ class Walk:
 
     def together(self, labels: Tensor, dims: Collection[int]) -> Tensor:
         """Join labels along `dims`, where only all of them or none can be removed; return them with size 1 there."""
-        first = labels
-        for dim in dims:
-            first = first.narrow(dim, 0, 1)
+        first = leading(labels, dims)
         self.join(first, labels)
         return first
 

@@ -41,9 +41,8 @@ def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
             if along is not None:
                 walk.freeze(labels, "is contracted together with other dimensions")
                 continue
-            positions = labels.movedim(dim, 0).flatten(1)
-            walk.join(positions[:, :1], positions[:, 1:])
-            along = positions[:, 0]
+            others = [each for each in support(labels) if each != dim]
+            along = walk.together(labels, others).flatten()
     return along
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gnnrl_lightning.tracing.labels import Value, support
+from gnnrl_lightning.tracing.labels import Value, leading, support
 from gnnrl_lightning.tracing.rows import heads_of
 from gnnrl_lightning.tracing.rules.elementwise import pointwise
 from gnnrl_lightning.tracing.walk import Walk, rule
@@ -65,7 +65,7 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str, number: in
     for labels in x.labels:
         if set(support(labels)) - along:
             walk.together(labels, set(support(labels)) & along)
-    found = Value(x.shape, tuple(_first(labels, along) for labels in x.labels))
+    found = Value(x.shape, tuple(first(labels, along) for labels in x.labels))
     crossing = {dims for labels in found.labels if set(dims := support(labels)) & along}
     if any(len(dims) > 1 for dims in crossing):
         return over(walk, found, tuple(along), reason)
@@ -77,11 +77,10 @@ def summarise(walk: Walk, x: Value, dims: Iterable[int], reason: str, number: in
     return found
 
 
-def _first(labels: Tensor, along: set[int]) -> Tensor:
+def first(labels: Tensor, along: set[int]) -> Tensor:
     """The first labels along the dimensions that are summarised, if the labels change along others, too."""
-    for dim in set(support(labels)) & along if set(support(labels)) - along else ():
-        labels = labels.narrow(dim, 0, 1)
-    return labels
+    dims = set(support(labels))
+    return leading(labels, dims & along) if dims - along else labels
 
 
 @rule("linalg_vector_norm", "linalg_norm", kind="pool")
@@ -176,7 +175,7 @@ def reduce(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
 def _reduced(walk: Walk, x: Value, dims: tuple[int, ...]) -> Value:
     """Labels after dimensions are reduced: those that change along others; the first of each block."""
     left = tuple(
-        _first(labels, {*dims}) for labels in x.labels if set(support(labels)) - set(dims) or not support(labels)
+        first(labels, {*dims}) for labels in x.labels if set(support(labels)) - set(dims) or not support(labels)
     )
     if len(walk.shape) == len(x.shape):
         return Value(walk.shape, left)
@@ -207,7 +206,7 @@ def along_dimension(walk: Walk, x: Value, dim: int = -1, *_: Any, **__: Any) -> 
     """Operators along one dimension: channels along it are frozen, blocks of them go as a whole."""
     dims = _dims(x, dim)
     found = blocks(walk, x, dims, "is combined with the other channels")
-    left = tuple(_first(labels, {*dims}) for labels in found.labels if {*support(labels)} != {*dims})
+    left = tuple(first(labels, {*dims}) for labels in found.labels if {*support(labels)} != {*dims})
     result = Value(walk.shape, left)
     return (result, result) if walk.operator in ("cummax", "cummin") else result
 

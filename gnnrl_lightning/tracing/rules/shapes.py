@@ -216,6 +216,9 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
             dim = len(x.shape) - 1 - i
             if labels.shape[dim] == 1:
                 continue  # padding along other dimensions: the same channels
+            if mode != "constant" and support(labels) != (dim,):
+                labels = walk.together(labels, (dim,))  # maps that a linear layer makes
+                continue
             if min(before, after) < 0 or (mode != "constant" and (before or after)):
                 walk.freeze(labels, "is padded along the channels")
             first, last = (_filler(walk, labels, dim, max(n, 0), filler) for n in (before, after))

@@ -7,7 +7,7 @@ from typing import Any
 
 from gnnrl_lightning.tracing.labels import ZERO, Value, support, vector
 from gnnrl_lightning.tracing.rules.elementwise import merge
-from gnnrl_lightning.tracing.rules.reductions import blocks, over
+from gnnrl_lightning.tracing.rules.reductions import blocks, first, over
 from gnnrl_lightning.tracing.walk import Walk, rule
 
 
@@ -57,9 +57,10 @@ def upsample(walk: Walk, x: Value, *_: Any, **__: Any) -> Value:
 
 
 def _spatial(walk: Walk, x: Value, spatial: int) -> Value:
-    dims = tuple(range(len(x.shape) - spatial, len(x.shape)))
-    passed = over(walk, x, dims, "changes along the dimensions that are pooled")
-    return Value(walk.shape, passed.labels)
+    """Channels pass; of a linear layer that makes maps, all values of a map go together."""
+    dims = range(len(x.shape) - spatial, len(x.shape))
+    passed = blocks(walk, x, dims, "changes along the dimensions that are pooled")
+    return Value(walk.shape, tuple(first(labels, {*dims}) for labels in passed.labels))
 
 
 @rule("grid_sampler", "grid_sampler_2d", "grid_sampler_3d", kind="pool")

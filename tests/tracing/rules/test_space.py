@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
 import gnnrl_lightning
 from tests.support.exactness import check, random_weights
@@ -29,3 +31,35 @@ def test_differences_of_neighbours_let_other_channels_pass(dim, ends, names):
     graph = gnnrl_lightning.trace(network, example)
     assert [group.name for group in graph.groups] == list(names)
     check(graph, network, example, (graph.widths + 1) // 2, torch.Generator().manual_seed(0))
+
+
+class Generated(nn.Module):
+    """A linear layer makes maps, as in a generator: all values of a map are one channel, whatever follows."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.between, self.fc, self.norm = between, nn.Linear(6, 4 * 9), nn.BatchNorm2d(4)
+        self.conv, self.out = nn.Conv2d(4, 5, 3, padding=1), nn.Conv2d(5, 2, 1)
+
+    def forward(self, z):
+        return self.out(self.conv(self.between(self.norm(self.fc(z).view(len(z), -1, 3, 3)).relu())).relu())
+
+
+@pytest.mark.parametrize(
+    "between",
+    [
+        lambda x: F.interpolate(x, scale_factor=2),
+        lambda x: F.interpolate(x, size=(5, 7), mode="bilinear"),
+        lambda x: F.max_pool2d(x, 2),
+        lambda x: F.adaptive_avg_pool2d(x, 2),
+        lambda x: F.pad(x, (1, 1, 1, 1)),
+        lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
+        lambda x: x - x.mean((2, 3), keepdim=True),
+    ],
+)
+def test_maps_that_a_linear_layer_makes_are_channels(between):
+    network, example = random_weights(Generated(between)), (torch.rand(1, 6, dtype=torch.float64),)
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == [("fc", 4), ("conv", 5)]
+    for widths in ((1, 5), (3, 2)):
+        check(graph, network, example, torch.tensor(widths), torch.Generator().manual_seed(0))
