@@ -191,3 +191,24 @@ class WrittenConstants(MaskedTokens):
         y = y.clone()
         y[x[..., 0] > 0] = torch.arange(8).to(y)
         return y
+
+
+@case({"embed": (2, 12), "up": (7, 1)}, {"qkv": 4, "head": 10}, ((2, 5),), {"qkv": "head"}, WRITTEN)
+class SingleModule(nn.Module):
+    """A transformer without modules of its own: embedding and attention are in one `forward`, with one size."""
+
+    def __init__(self):
+        super().__init__()
+        self.n_head = 4
+        self.embed, self.norm = nn.Embedding(9, 8), nn.LayerNorm(8)
+        self.qkv, self.proj = nn.Linear(8, 24), nn.Linear(8, 8)
+        self.up, self.down, self.head = nn.Linear(8, 7), nn.Linear(7, 8), nn.Linear(8, 10)
+
+    def forward(self, x):
+        x = self.embed((x * 4).long().clamp(0, 8))
+        B, T, C = x.shape
+        q, k, v = self.qkv(self.norm(x)).chunk(3, dim=-1)
+        q, k, v = (part.view(B, T, self.n_head, C // self.n_head).transpose(1, 2) for part in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, T, C)
+        x = x + self.proj(y)
+        return self.head((x + self.down(F.gelu(self.up(x)))).mean(1))

@@ -12,6 +12,9 @@ from gnnrl_lightning.tracing.labels import Value, support
 from gnnrl_lightning.tracing.sizes.resize import Resize
 from gnnrl_lightning.tracing.walk import Walk
 
+EMBEDDINGS = ("embedding", "embedding_bag")
+"""Operators that look up rows of a weight, whose second dimension are the channels."""
+
 Layer = tuple[str, int, Tensor]
 """Path inside the module, the dimension of the channels in the output, counted from the last, and their labels."""
 
@@ -25,12 +28,18 @@ def layers_in(walk: Walk, module: str) -> Iterator[Layer]:
     """
     prefix = f"{module}." if module else ""
     outputs = {step.node: step.output for step in walk.steps}
-    for item in walk.contractions:
-        path = item.weight.rpartition(".")[0] if item.weight is not None else ""
-        if item.writes is not None and path.startswith(prefix) and path != module:
-            dim = _dimension(outputs.get(item.node), item.writes)
+    made = [(item.weight, item.node, item.writes) for item in walk.contractions if item.weight is not None]
+    made += [
+        (step.parameters[0], step.node, walk.parameters[step.parameters[0]].along(1))
+        for step in walk.steps
+        if step.operator in EMBEDDINGS and step.parameters
+    ]
+    for weight, node, writes in made:
+        path = weight.rpartition(".")[0]
+        if writes is not None and path.startswith(prefix) and path != module:
+            dim = _dimension(outputs.get(node), writes)
             if dim is not None:
-                yield path.removeprefix(prefix), dim, item.writes.flatten()
+                yield path.removeprefix(prefix), dim, writes.flatten()
 
 
 def layers_of(walk: Walk, module: str, channels: Channels) -> dict[int, list[Layer]]:
