@@ -18,7 +18,7 @@ from gnnrl_lightning.surgery.selftest import find_faults
 from gnnrl_lightning.tracing.forming import form_groups, part_otherwise
 from gnnrl_lightning.tracing.groups import Fault
 from gnnrl_lightning.tracing.passes import walk_network
-from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes
+from gnnrl_lightning.tracing.program.checks import as_inputs, check_network, check_takes, check_takes_one
 from gnnrl_lightning.tracing.program.copies import shared_copy
 from gnnrl_lightning.tracing.program.export import one_example
 from gnnrl_lightning.tracing.sizes.tied_sizes import tie_sizes
@@ -67,7 +67,7 @@ def trace(
         # Its code may keep what it computes first, which in later passes is on the meta device.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # a warning of its operators is no refusal, even where it is an error
-            check_takes(network, inputs)
+            check_takes_one(network, inputs, given)
         walked, kept = walk_network(network, inputs, keep)
     except UserError:
         check_takes(network, given)  # raises a clearer error if the network itself refuses the example

@@ -90,3 +90,24 @@ def check_takes(network: nn.Module, inputs: Inputs) -> None:
         if isinstance(inputs, dict) and "unexpected keyword" in message:
             message += "; a dictionary has arguments by name: give ({...},) if it is one argument"
         raise UserError(message) from error
+
+
+def check_takes_one(network: nn.Module, inputs: Inputs, given: Inputs) -> None:
+    """Run the network on one example.
+
+    Args:
+        network: The network.
+        inputs: The first example.
+        given: All examples.
+
+    Raises:
+        UserError: The network refuses it, or takes all examples together alone.
+    """
+    try:
+        check_takes(network, inputs)
+    except UserError as error:
+        check_takes(network, given)  # raises a clearer error if the network refuses these, too
+        raise UserError(
+            f"{error}; it takes all of example_inputs together, but not the first alone: expected independent examples "
+            "along the first dimension; add a dimension of one example, such as a graph for its nodes"
+        ) from error

@@ -51,6 +51,25 @@ def test_what_cannot_be_traced_is_refused_in_one_line(network, example, message)
     assert "\n" not in str(caught.value)
 
 
+class Nodes(nn.Module):
+    """A graph whose nodes come first: its example has no dimension of examples."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 8), nn.Linear(8, 3)
+        self.register_buffer("adjacency", torch.rand(5, 5))
+
+    def forward(self, x):
+        return self.b(self.adjacency @ self.a(x).relu())
+
+
+def test_examples_that_depend_on_each_other_are_refused():
+    with pytest.raises(UserError, match=r"shape \(1, 4\).*; it takes all of example_inputs together, .*: expected ind"):
+        gnnrl_lightning.trace(Nodes(), torch.zeros(5, 4))
+    graph = gnnrl_lightning.trace(Nodes(), torch.zeros(1, 5, 4))
+    assert [group.name for group in graph.groups] == ["a"]
+
+
 class Quantisable(nn.Module):
     """A residual that is ready to be prepared for quantisation, and still computes in float."""
 
