@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.fx import Node
 
 from gnnrl_lightning.registry import Registry
-from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, leading
+from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, leading, support
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.macs import macs_of
 from gnnrl_lightning.tracing.program.sources import module_of, without_slices
@@ -240,6 +240,11 @@ class Walk:
         first = leading(labels, dims)
         self.join(first, labels)
         return first
+
+    def only_along(self, labels: Tensor, dim: int) -> Tensor:
+        """Join labels along dimensions other than `dim`: a linear layer has made all places of a channel."""
+        others = [each for each in support(labels) if each != dim]
+        return self.together(labels, others) if others and labels.shape[dim] > 1 else labels
 
     def produce(self, labels: Tensor) -> None:
         """Record that the current operator produces these channels; its module names them."""

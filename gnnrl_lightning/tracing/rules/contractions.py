@@ -41,8 +41,7 @@ def inputs_along(walk: Walk, x: Value, dim: int) -> Tensor | None:
             if along is not None:
                 walk.freeze(labels, "is contracted together with other dimensions")
                 continue
-            others = [each for each in support(labels) if each != dim]
-            along = walk.together(labels, others).flatten()
+            along = walk.only_along(labels, dim).flatten()
     return along
 
 

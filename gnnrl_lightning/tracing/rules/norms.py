@@ -93,7 +93,8 @@ def _group_norm(walk: Walk, x: Value, num_groups: int, affine: Sequence[Any]) ->
     if num_groups == 1:
         x = summarise(walk, x, range(1, len(x.shape)), NORMALISED)
     else:
-        x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in x.labels if _is_channels(walk, labels)))
+        maps = [walk.only_along(labels, 1) for labels in x.labels]
+        x = Value(x.shape, tuple(_blocks(walk, labels, unit) for labels in maps if _is_channels(walk, labels)))
     channels = x.along(1)
     if channels is not None:
         note_attribute(walk, "num_channels", x.shape[1], channels)

@@ -121,6 +121,7 @@ def _cell(walk: Walk, x: Value, states: Sequence[Value], weights: Sequence[Value
 
 def _channels(walk: Walk, x: Value) -> Tensor | None:
     """Return the labels of the last dimension; those of others are frozen."""
+    x = Value(x.shape, tuple(walk.only_along(labels, len(x.shape) - 1) for labels in x.labels))
     for labels in x.labels:
         if support(labels) != (len(x.shape) - 1,):
             walk.freeze(labels, "changes along the steps of a recurrent layer")

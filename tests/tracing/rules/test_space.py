@@ -55,6 +55,7 @@ class Generated(nn.Module):
         lambda x: F.pad(x, (1, 1, 1, 1)),
         lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"),
         lambda x: x - x.mean((2, 3), keepdim=True),
+        lambda x: F.instance_norm(x),
     ],
 )
 def test_maps_that_a_linear_layer_makes_are_channels(between):
@@ -62,4 +63,32 @@ def test_maps_that_a_linear_layer_makes_are_channels(between):
     graph = gnnrl_lightning.trace(network, example)
     assert [(group.name, group.width) for group in graph.groups] == [("fc", 4), ("conv", 5)]
     for widths in ((1, 5), (3, 2)):
+        check(graph, network, example, torch.tensor(widths), torch.Generator().manual_seed(0))
+
+
+class Normalised(Generated):
+    """Blocks of two maps are normalised together."""
+
+    def __init__(self):
+        super().__init__(nn.GroupNorm(2, 4))
+        self.norm = nn.Identity()
+
+
+class Steps(nn.Module):
+    """A linear layer makes the steps of a recurrent one."""
+
+    def __init__(self):
+        super().__init__()
+        self.fc, self.rnn, self.out = nn.Linear(6, 5 * 4), nn.LSTM(4, 3, batch_first=True), nn.Linear(3, 2)
+
+    def forward(self, z):
+        return self.out(self.rnn(self.fc(z).view(len(z), 5, -1))[0].mean(1))
+
+
+@pytest.mark.parametrize(("kind", "groups"), [(Normalised, [("fc", 2), ("conv", 5)]), (Steps, [("fc", 4), ("rnn", 3)])])
+def test_maps_and_steps_that_a_linear_layer_makes_are_read_by_other_layers(kind, groups):
+    network, example = random_weights(kind()), (torch.rand(1, 6, dtype=torch.float64),)
+    graph = gnnrl_lightning.trace(network, example)
+    assert [(group.name, group.width) for group in graph.groups] == groups
+    for widths in ((1, 2), (2, 1)):
         check(graph, network, example, torch.tensor(widths), torch.Generator().manual_seed(0))
