@@ -32,7 +32,6 @@ FUNCTIONS = {
     "cummax": lambda x: x.cummax(2)[0] + x.cummin(3).values,
     "median": lambda x: x - x.median(2, keepdim=True)[0] + x.nanmedian(3, keepdim=True)[0],
     "ranks": lambda x: x - x.kthvalue(2, dim=2, keepdim=True)[0] + x.mode(2, keepdim=True)[0],
-    "quantile": lambda x: x - x.quantile(0.3, dim=2, keepdim=True),
     "aminmax": lambda x: x / (1 + x.aminmax(dim=2, keepdim=True)[1].abs()),
     "floor_divide": lambda x: x + torch.floor_divide(x, 0.3),
     "isclose": lambda x: x * torch.isclose(x, x.relu()),
