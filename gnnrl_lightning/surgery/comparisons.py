@@ -9,6 +9,7 @@ tested once more, see `gnnrl_lightning.surgery.selftest`.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -63,13 +64,23 @@ class Comparison:
         return self.left - self.right
 
 
-class TrackedSize(int):
-    """A size whose comparisons are recorded; its sums, products and whole quotients are such sizes, too."""
+class Record(list[Comparison]):
+    """The comparisons of a pass.
 
-    seen: list[Comparison]
+    Attributes:
+        ended: Whether the pass has ended, so that no more are recorded: the code may keep sizes for longer.
+    """
+
+    ended = False
+
+
+class TrackedSize(int):
+    """A size whose comparisons are recorded; its sums, products and whole quotients are tracked, too."""
+
+    seen: Record
 
     @classmethod
-    def of(cls, size: int, seen: list[Comparison]) -> TrackedSize:
+    def of(cls, size: int, seen: Record) -> TrackedSize:
         """Make one that records its comparisons in `seen`."""
         made = cls(size)
         made.seen = seen
@@ -77,23 +88,37 @@ class TrackedSize(int):
 
     __hash__ = int.__hash__
 
+    def __divmod__(self, other: Any) -> Any:
+        if isinstance(other, int) and other and not self.seen.ended:
+            self.seen.append(Comparison(lines()[0], REMAINDER, int(self), int(other)))
+        return self // other, int(self) % other
+
+    def __and__(self, mask: Any) -> Any:
+        """`size & 1` is a remainder, too."""
+        if not isinstance(mask, int):
+            return NotImplemented
+        if mask > 0 and mask & (mask + 1) == 0 and not self.seen.ended:
+            self.seen.append(Comparison(lines()[0], REMAINDER, int(self), mask + 1))
+        return int(self) & mask
+
 
 def _recorded(operator: str) -> Callable[[TrackedSize, Any], Any]:
     plain = getattr(int, operator)
 
     def method(self: TrackedSize, other: Any) -> Any:
-        if isinstance(other, int):
+        number = isinstance(other, (int, float)) and math.isfinite(other)
+        if number and not self.seen.ended and (operator != REMAINDER or int(other)):
             self.seen.append(Comparison(lines()[0], operator, int(self), int(other)))
-        return plain(self, other)
+        return plain(self, other) if isinstance(other, int) else getattr(float(self), operator)(other)
 
     return method
 
 
-def _tracked(operator: str) -> Callable[[TrackedSize, Any], Any]:
+def _tracked(operator: str) -> Callable[..., Any]:
     plain = getattr(int, operator)
 
-    def method(self: TrackedSize, other: Any) -> Any:
-        result = plain(self, other)
+    def method(self: TrackedSize, *others: Any) -> Any:
+        result = plain(self, *others)
         return TrackedSize.of(result, self.seen) if type(result) is int else result
 
     return method
@@ -101,14 +126,14 @@ def _tracked(operator: str) -> Callable[[TrackedSize, Any], Any]:
 
 for _operator in (*EQUALITY, *ORDER, REMAINDER):
     setattr(TrackedSize, _operator, _recorded(_operator))
-for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv"):
+for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "floordiv", "rfloordiv", "rshift", "neg", "abs"):
     setattr(TrackedSize, f"__{_operator}__", _tracked(f"__{_operator}__"))
 
 
 class _Sizes(TorchFunctionMode):
     """Give the user's code tracked sizes of tensors."""
 
-    def __init__(self, seen: list[Comparison]) -> None:
+    def __init__(self, seen: Record) -> None:
         super().__init__()
         self.seen = seen
 
@@ -134,7 +159,7 @@ def changed_attributes(dense: nn.Module, pruned: nn.Module) -> Attributes:
     ]
 
 
-def compared(network: nn.Module, inputs: Inputs, attributes: Attributes = ()) -> list[Comparison]:
+def compared(network: nn.Module, inputs: Inputs, attributes: Attributes = ()) -> Record:
     """Run a network and return the comparisons of sizes in its code, in order.
 
     Where a pass fails, what was compared before is returned.
@@ -144,12 +169,13 @@ def compared(network: nn.Module, inputs: Inputs, attributes: Attributes = ()) ->
         inputs: Its inputs.
         attributes: Attributes of its modules that are sizes.
     """
-    seen: list[Comparison] = []
-    for name, attribute in attributes:
-        module = network.get_submodule(name)
-        setattr(module, attribute, TrackedSize.of(getattr(module, attribute), seen))
+    seen = Record()
     with suppress(Exception), _Sizes(seen):  # the user's code may raise anything; other tests say why
+        for name, attribute in attributes:
+            module = network.get_submodule(name)
+            setattr(module, attribute, TrackedSize.of(getattr(module, attribute), seen))
         run(network, inputs)
+    seen.ended = True
     return seen
 
 

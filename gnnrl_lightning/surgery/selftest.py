@@ -21,7 +21,7 @@ from gnnrl_lightning.networks.attention import unfused
 from gnnrl_lightning.seeds import kept_random_states
 from gnnrl_lightning.surgery.comparisons import (
     Attributes,
-    Comparison,
+    Record,
     changed_attributes,
     compared,
     equal_by_chance,
@@ -104,7 +104,7 @@ class _Tests:
         self.graph, self.network, self.inputs, self.self_test = graph, network, inputs, self_test
         self.tested, self.given = on_meta(network), to_device(inputs, "meta")
         self.sizes: Attributes = ()
-        self._seen: dict[tuple[nn.Module, tuple[int, ...]], list[Comparison]] = {}
+        self._seen: dict[tuple[nn.Module, tuple[int, ...]], Record] = {}
 
     def faults(self, every: Sequence[int], choose: Choose) -> dict[str, Fault]:
         """Return which of the given groups fail, by name, where `choose` gives what is kept of those to be pruned."""
@@ -188,7 +188,7 @@ class _Tests:
         fresh, graph = torch.Generator().manual_seed(1), self.graph
         return exactness_fault(self.network, self.inputs, graph.cuts, chosen, fresh, graph.dependents)
 
-    def _compared(self, widths: Tensor) -> list[Comparison]:
+    def _compared(self, widths: Tensor) -> Record:
         """Return the comparisons of sizes in the code of the network at `widths (G,)`."""
         key = self.tested, tuple(widths.tolist())
         if key not in self._seen:

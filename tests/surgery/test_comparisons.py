@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 import gnnrl_lightning
-from gnnrl_lightning.surgery.comparisons import Comparison, TrackedSize, equal_by_chance, find_turns
+from gnnrl_lightning.surgery.comparisons import Comparison, Record, TrackedSize, equal_by_chance, find_turns
 from tests.support.exactness import check, random_weights
 from tests.support.networks_code import Code
 
@@ -40,6 +40,24 @@ class Halves(Code):
 
     def between(self, x):
         return x * 2 if x.shape[1] // 2 == 2 else x
+
+
+class LastBit(Code):
+    def between(self, x):
+        return x * 2 if x.shape[1] & 1 else x
+
+
+class Divided(Code):
+    def between(self, x):
+        whole, rest = divmod(x.shape[1], 4)
+        return x * 2 if whole == 1 and rest == 3 else x
+
+
+class Negative(Code):
+    """A whole number, shifted, divides another one, and the result is compared with a fraction."""
+
+    def between(self, x):
+        return x * 2 if -(16 // (x.shape[1] >> 1)) < -7.5 else x
 
 
 class Asserting(Code):
@@ -103,6 +121,9 @@ class ProjectingByAttribute(Projecting):
         (Remainder, ["b"], "x.shape[1] % 4 == 2"),
         (Few, ["b"], "x.shape[1] < 3"),
         (Halves, ["b"], "x.shape[1] // 2 == 2"),
+        (LastBit, ["b"], "x.shape[1] & 1"),
+        (Divided, ["b"], "divmod(x.shape[1], 4)"),
+        (Negative, ["b"], "-(16 // (x.shape[1] >> 1)) < -7.5"),
         (Asserting, ["b"], "assert x.shape[1] > 2"),
         (OfTheLayer, ["b"], "self.b.in_channels == 3"),
         (Printed, ["a", "b"], ""),
@@ -196,19 +217,45 @@ def test_sizes_that_are_equal_by_chance():
 
 
 def test_a_tracked_size_counts_as_a_number_does():
-    seen = []
+    seen = Record()
     size = TrackedSize.of(7, seen)
     for name in ("add", "sub", "mul", "floordiv", "mod", "truediv", "pow", "eq", "ne", "lt", "le", "gt", "ge"):
         for other in (3, 7, 2.5):
             function = getattr(operator, name)
             assert function(size, other) == function(7, other)
             assert function(other, size) == function(other, 7)
+    for other in (1, 3, 5):
+        assert (size & other, other & size, divmod(size, other), size >> 1) == (
+            7 & other,
+            7 & other,
+            divmod(7, other),
+            3,
+        )
+    assert (
+        size < float("inf")
+        and size != float("nan")
+        and size != "seven"
+        and size is not None
+        and -size == -7
+        and abs(size) == 7
+    )
     assert [Comparison("", "__eq__", 7, 3).is_at(item) for item in seen[:1]] == [False]
     assert {size: 1}[7] == 1 and list(range(size)) == list(range(7)) and torch.zeros(size).shape == (7,)
 
 
+def test_nothing_is_recorded_behind_a_pass_and_of_divisions_by_zero():
+    seen = Record()
+    size = TrackedSize.of(7, seen)
+    for divide in (lambda: size % 0, lambda: divmod(size, 0)):
+        with pytest.raises(ZeroDivisionError):
+            divide()
+    assert size % 0.5 == 0 and not seen
+    seen.ended = True
+    assert (size == 7, size % 4, size & 1, divmod(size, 4)) == (True, 3, 1, (1, 3)) and not seen
+
+
 def test_sums_products_and_quotients_are_tracked():
-    seen = []
+    seen = Record()
     size = TrackedSize.of(6, seen)
     for computed in (size + 1, 1 + size, size - 1, 1 - size, size * 2, 2 * size, size // 4):
         seen.clear()
