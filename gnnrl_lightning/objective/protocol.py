@@ -254,6 +254,10 @@ AGREEMENT = 0.01
 """Largest mean distance of two precisions. Candidates differ by tenths of nats, bfloat16 on ResNet-56 by 1e-5."""
 
 
+ROUNDING = 1e-14
+"""Share of the mean square below which a variance is that of rounding to float32."""
+
+
 def relative_distance(outputs: Tree, reference: Tree, scales: Sequence[Tensor] | None = None) -> Tensor:
     r"""Return the squared distance of outputs to a reference, relative to the reference's variance.
 
@@ -292,10 +296,11 @@ def scales_of(reference: Sequence[Tree]) -> tuple[Tensor, ...]:
     """
     scales, examples = [], sum(map(count, reference))
     for batches in zip(*map(_rows, reference), strict=True):
-        mean = torch.stack([batch.sum(0) for batch in batches]).sum(0) / examples
+        mean = torch.stack([batch.double().sum(0) for batch in batches]).sum(0) / examples
         variance = torch.stack([(batch - mean).square().sum() for batch in batches]).sum() / examples
-        square = torch.stack([batch.square().sum() for batch in batches]).sum() / examples
-        scales.append(torch.where(variance > 0, variance, square).clamp(min=torch.finfo(torch.float32).tiny))
+        square = torch.stack([batch.double().square().sum() for batch in batches]).sum() / examples
+        scale = torch.where(variance > ROUNDING * square, variance, square).float()
+        scales.append(scale.clamp(min=torch.finfo(torch.float32).tiny))
     return tuple(scales)
 
 

@@ -75,6 +75,16 @@ def test_distances_relative_to_all_outputs_do_not_depend_on_the_batch():
     assert objective.distance(outputs, reference).equal(wanted) and objective == Regression()
 
 
+@pytest.mark.parametrize("number", [0.1, 0.3, 7.7])
+def test_rounding_is_no_variance(number):
+    """Sums of numbers that are all the same are rounded."""
+    for count in (7, 100, 1000):
+        reference = torch.full((count, 3), number)
+        found = relative_distance(reference + 0.01, reference)
+        torch.testing.assert_close(found, torch.full((count,), (0.01 / number) ** 2), rtol=1e-3, atol=0)
+        assert Regression().relative_to(reference.split(64)).distance(reference, reference).max() == 0
+
+
 def test_outputs_are_looked_into_where_the_default_distance_is_used_alone():
     """Those of a language model, say, have parts without examples, which a classifier does not read."""
     logits = torch.randn(4, 3)
