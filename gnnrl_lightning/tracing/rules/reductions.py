@@ -243,6 +243,8 @@ def matrices(walk: Walk, x: Value, *_: Any, **__: Any) -> Any:
     ]
 
     def laid(made: Tensor) -> Value:
+        if made.dim() < batch:  # no matrices: Q, where R alone is asked for
+            return Value(tuple(made.shape))
         inner = (1,) * (made.dim() - batch)
         return Value(tuple(made.shape), tuple(labels.reshape((*labels.shape, *inner)) for labels in kept))
 

@@ -44,6 +44,7 @@ FUNCTIONS = {
     "matrix_norm": lambda x: x / torch.linalg.matrix_norm(x)[..., None, None],
     "inverse": lambda x: x + torch.linalg.inv(x.mT @ x + torch.eye(4, dtype=x.dtype)),
     "decompositions": lambda x: x + torch.linalg.svdvals(x)[..., None] + torch.linalg.det(x)[..., None, None],
+    "triangular": lambda x: x + torch.linalg.qr(x, mode="r")[1].abs(),
     "matrix_exp": lambda x: x + torch.matrix_exp(0.1 * x),
 }
 
