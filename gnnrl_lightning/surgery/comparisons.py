@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from difflib import SequenceMatcher
 from typing import Any
 
 import torch
@@ -48,10 +49,6 @@ class Comparison:
     operator: str
     left: int
     right: int
-
-    def is_at(self, other: Comparison) -> bool:
-        """Whether another one is made by the same code."""
-        return (self.line, self.operator) == (other.line, other.operator)
 
     @property
     def equal(self) -> bool:
@@ -194,7 +191,8 @@ class Turn:
 
 def equal_by_chance(dense: Sequence[Comparison], drawn: Sequence[Comparison]) -> bool:
     """Whether sizes that differ in the dense network are equal at other widths, by their comparisons in both."""
-    return any(new.equal > old.equal for old, new in _aligned(dense, drawn) if old.operator in EQUALITY)
+    found = _aligned(dense, drawn)
+    return any(new.equal > dense[at].equal for at, new in found.items() if new.operator in EQUALITY)
 
 
 def find_turns(
@@ -209,7 +207,7 @@ def find_turns(
         least: Smallest widths `(G,)`.
     """
     before = compared_at(dense)
-    watched = [at for at, (old, new) in enumerate(_aligned(before, compared_at(drawn))) if _may_turn(old, new)]
+    watched = [at for at, new in _aligned(before, compared_at(drawn)).items() if _may_turn(before[at], new)]
     if not watched:
         return []
     slopes: dict[int, dict[int, int]] = {at: {} for at in watched}
@@ -217,11 +215,11 @@ def find_turns(
     for group in (dense > least).nonzero()[:, 0].tolist():
         one_less = dense.clone()
         one_less[group] -= 1
-        pairs = _aligned(before, compared_at(one_less))
-        if len(pairs) < len(before):
-            found.append(Turn(before[len(pairs)].line, {group: int(one_less[group])}))
+        there = _aligned(before, compared_at(one_less))
+        if missed := set(range(len(before))) - there.keys():
+            found.append(Turn(before[min(missed)].line, {group: int(one_less[group])}))
         for at in watched:
-            if at < len(pairs) and (slope := _change(*pairs[at])):
+            if at in there and (slope := _change(before[at], there[at])):
                 slopes[at][group] = slope
     for at in watched:
         for missing in _other_outcomes(before[at]):
@@ -233,14 +231,16 @@ def find_turns(
     return list({tuple(sorted(turn.widths.items())): turn for turn in reversed(found)}.values())
 
 
-def _aligned(before: Sequence[Comparison], after: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
-    """Return the comparisons of two passes in pairs, as far as both take the same path."""
-    pairs = []
-    for old, new in zip(before, after, strict=False):
-        if not old.is_at(new):
-            break
-        pairs.append((old, new))
-    return pairs
+def _aligned(before: Sequence[Comparison], after: Sequence[Comparison]) -> dict[int, Comparison]:
+    """Return the comparisons of another pass by the number of the same ones in this pass, as far as both make them.
+
+    A branch that is taken in one of them alone may have comparisons of its own.
+    """
+    mine, theirs = ([(item.line, item.operator) for item in each] for each in (before, after))
+    if mine == theirs:
+        return dict(enumerate(after))
+    blocks = SequenceMatcher(None, mine, theirs, autojunk=False).get_matching_blocks()
+    return {block.a + i: after[block.b + i] for block in blocks for i in range(block.size)}
 
 
 def _may_turn(old: Comparison, new: Comparison) -> bool:
@@ -294,10 +294,10 @@ def _search(
     """
     widths, least = bounds
     for _ in range(STEPS):
-        pairs = _aligned(before, compared_at(widths))
-        if at >= len(pairs) or not missing(pairs[at][1]):
+        there = _aligned(before, compared_at(widths))
+        if at not in there or not missing(there[at]):
             return widths
-        narrowed = _narrowed(widths, missing(pairs[at][1]), slopes, least)
+        narrowed = _narrowed(widths, missing(there[at]), slopes, least)
         if narrowed.equal(widths):
             break
         widths = narrowed
