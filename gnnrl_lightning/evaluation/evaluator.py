@@ -152,7 +152,7 @@ class Evaluator:
             assert self._incumbent is not None and self._incumbent.course is not None
             means = estimate(course, self._incumbent.course)
         divergence = float(means.pop(DIVERGENCE))
-        scores = figures_of(self.objective, means) | {DIVERGENCE: divergence}
+        scores = figures_of(self._measuring, means) | {DIVERGENCE: divergence}
         evaluation = Evaluation(
             key,
             self.costs(widths),

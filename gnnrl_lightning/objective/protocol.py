@@ -133,8 +133,8 @@ class Objective(ABC):
     figures: ClassVar[Mapping[str, Figure]]
     ranking: ClassVar[tuple[str, ...]]
     divergence: ClassVar[Figure] = Figure("divergence", digits=4, logarithmic=True)
-    _reference: Sequence[Tree] | None = None  # see `relative_to`
-    _scales: Sequence[Tensor] | None = None  # those of the reference, once they are needed
+    __reference: Sequence[Tree] | None = None  # see `relative_to`
+    __scales: Sequence[Tensor] | None = None  # those of the reference, once they are needed
 
     @abstractmethod
     def loss(self, outputs: Tree, targets: Tree) -> Tensor:
@@ -165,9 +165,9 @@ class Objective(ABC):
         Returns:
             `(n, ...)`; the distance of an example is the sum over all other dimensions, and never negative.
         """
-        if self._scales is None and self._reference is not None:
-            object.__setattr__(self, "_scales", scales_of(self._reference))
-        return relative_distance(outputs, reference, self._scales)
+        if self.__scales is None and self.__reference is not None:
+            object.__setattr__(self, "_Objective__scales", scales_of(self.__reference))
+        return relative_distance(outputs, reference, self.__scales)
 
     def relative_to(self, reference: Sequence[Tree]) -> Objective:
         """Return the same objective, whose default distances are relative to all of these outputs, not to a batch's.
@@ -176,8 +176,8 @@ class Objective(ABC):
             reference: The dense network's outputs, in batches.
         """
         made = copy.copy(self)
-        object.__setattr__(made, "_reference", reference)
-        object.__setattr__(made, "_scales", None)
+        object.__setattr__(made, "_Objective__reference", reference)
+        object.__setattr__(made, "_Objective__scales", None)
         return made
 
     def distillation(self, outputs: Tree, teacher: Tree, temperature: float) -> Tensor:

@@ -27,7 +27,7 @@ EQUALITY = ("__eq__", "__ne__")
 ORDER = ("__lt__", "__le__", "__gt__", "__ge__")
 REMAINDER = "__mod__"
 
-REMAINDERS = 8
+REMAINDERS = 3
 """Number of other remainders that are tested at most."""
 
 STEPS = 5

@@ -73,6 +73,27 @@ def test_channels_that_are_combined_are_kept(function):
     assert [group.name for group in graph.groups] == ["b"]
 
 
+class Grid(nn.Module):
+    """A grid of positions, made by a composite, before views and sums of the code's own."""
+
+    def __init__(self):
+        super().__init__()
+        self.width, self.fc, self.out = 16, nn.Linear(12, 16), nn.Linear(16, 3)
+
+    def forward(self, x):
+        i, j = torch.meshgrid(torch.arange(4), torch.arange(4), indexing="ij")
+        product = torch.outer(torch.arange(4), torch.arange(4))
+        y = self.fc(x).relu().view(len(x), -1, self.width)
+        return self.out(y.sum(1)) + (i + j + product).to(x.dtype).mean()
+
+
+def test_what_a_composite_calls_is_no_call_of_the_code():
+    network, example = random_weights(Grid()), torch.randn(1, 6, 12, dtype=torch.float64)
+    graph = gnnrl_lightning.trace(network, example)
+    assert [group.name for group in graph.groups] == ["fc"]
+    check(graph, network, (example,), torch.tensor([5]), torch.Generator().manual_seed(0))
+
+
 def test_an_operator_without_a_kernel_on_the_meta_device_costs_nothing():
     network = Composed(lambda x: torch.fake_quantize_per_tensor_affine(x.float(), 0.1, 0, 0, 255).to(x.dtype))
     graph = gnnrl_lightning.trace(network, X.float())
