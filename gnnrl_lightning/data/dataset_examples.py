@@ -152,7 +152,7 @@ class DatasetExamples:
         if isinstance(draws, Sized) and how.worker_init_fn is None:
             workers = max(min(workers, len(draws) - 1), 0)  # one batch is read here
         loader = DataLoader(
-            _Batches(self.dataset, self.plain, how.collate, how.target),
+            _Batches(_Reader(self.dataset, self.plain, how.collate, how.target)),
             batch_size=None,
             sampler=sampled(),
             num_workers=workers,
@@ -167,28 +167,37 @@ class DatasetExamples:
 
 
 class _Batches(Dataset[Any]):
-    """The data set of a worker: maps indices and seed of a batch to its inputs and targets."""
+    """The data set of a worker: what a reader gives for the indices and the seed of a batch.
+
+    A function of the user's, which begins a worker process, finds the attributes of its own data set here, and may set
+    those that each process needs for itself, such as an open file.
+    """
+
+    def __init__(self, reader: _Reader) -> None:
+        vars(self)["_reader"] = reader
+
+    def __getitem__(self, batch: tuple[list[int], int | None]) -> tuple[Tree, Tree] | UserError:
+        return self._reader(*batch)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name == "_reader":  # while a copy is made, it has no attributes yet
+            raise AttributeError(name)
+        return getattr(self._reader.dataset, name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._reader.dataset, name, value)
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """Reads a batch of a data set, see `DatasetExamples` and `Loading`."""
 
     dataset: SizedDataset
     plain: SizedDataset | None
     collate: Collate
     target: str | None
 
-    def __init__(self, dataset: SizedDataset, plain: SizedDataset | None, collate: Collate, target: str | None) -> None:
-        vars(self).update(dataset=dataset, plain=plain, collate=collate, target=target)
-
-    def __getattr__(self, name: str) -> Any:
-        """Let a function of the user's, which begins a worker process, read what the data set has."""
-        if name.startswith("__") or name == "dataset":  # while a copy is made, it has no fields yet
-            raise AttributeError(name)
-        return getattr(self.dataset, name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        """Let such a function give the data set what each process needs for itself, such as an open file."""
-        setattr(self.dataset, name, value)
-
-    def __getitem__(self, batch: tuple[list[int], int | None]) -> tuple[Tree, Tree] | UserError:
-        indices, seed = batch
+    def __call__(self, indices: list[int], seed: int | None) -> tuple[Tree, Tree] | UserError:
         dataset = self.dataset if seed is not None or self.plain is None else self.plain
         try:
             with isolate_rng(include_cuda=False):

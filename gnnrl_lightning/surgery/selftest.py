@@ -43,7 +43,7 @@ from gnnrl_lightning.trees import to_device
 Choose = Callable[[Sequence[int]], tuple[Selection, Tensor]]
 """Groups to prune -> kept channels, and widths."""
 
-COMPARES = "the code compares sizes, and the outcome at other widths changes what the network computes"
+COMPARES = "the code compares sizes, and at some widths the outcome is another"
 
 DRAWS = 8
 """Number of random draws of widths until no sizes are equal by chance that the code compares."""

@@ -229,10 +229,10 @@ def test_the_users_function_begins_each_worker_process():
 class Owning(Numbers):
     """Reads a file of its own, which each worker process has opened."""
 
-    file = None
+    file = target = None
 
     def __getitem__(self, index):
-        return torch.tensor([float(self.file)]), index
+        return torch.tensor([float(self.file)]), index + self.target
 
 
 @pytest.mark.parametrize("batches", [1, 3])
@@ -240,7 +240,9 @@ def test_the_users_function_gives_the_data_set_what_each_process_needs(batches):
     """Also where there is a single batch, which is read without workers otherwise."""
 
     def begin(worker):
-        get_worker_info().dataset.file = 10 + worker
+        dataset = get_worker_info().dataset
+        dataset.file, dataset.target = 10 + worker, 0
+        assert dataset.target == 0  # not the key of the targets
 
     read = examples(Owning(4), num_workers=2, worker_init_fn=begin, multiprocessing_context="fork")
     found = [float(inputs) for inputs, _ in read.read([Draw(torch.tensor([0]), None)] * batches)]
@@ -249,7 +251,7 @@ def test_the_users_function_gives_the_data_set_what_each_process_needs(batches):
 
 def test_workers_may_be_started_by_copies():
     """As where processes are spawned."""
-    batches = dataset_examples._Batches(Numbers(5, first=7), None, default_collate, None)
+    batches = dataset_examples._Batches(dataset_examples._Reader(Numbers(5, first=7), None, default_collate, None))
     for copied in (pickle.loads(pickle.dumps(batches)), copy.copy(batches), copy.deepcopy(batches)):
         assert copied[[2], None][1].tolist() == [18] and copied.first == 7
     with pytest.raises(AttributeError):
