@@ -120,7 +120,7 @@ class _Tests:
 
         def small(pruned: Sequence[int]) -> Callable[[nn.Module], nn.Module]:
             chosen, _ = choose(pruned)
-            return lambda dense: prune(dense, self.graph.cuts, chosen, self.graph.dependents)
+            return lambda dense: self._pruned(dense, chosen)
 
         explain, found, names = explain_shapes, dict[int, str](), [group.name for group in self.graph.groups]
         if not every or shapes(every) is not None:
@@ -195,17 +195,20 @@ class _Tests:
             self._seen[key] = compared(self._first_channels(widths), self.given, self.sizes)
         return self._seen[key]
 
+    def _pruned(self, network: nn.Module, selection: Selection) -> nn.Module:
+        return prune(network, self.graph.cuts, selection, self.graph.dependents)
+
     def _first_channels(self, widths: Tensor) -> nn.Module:
         """Return the network with the first channels of each group, so many as `widths (G,)` says."""
         kept = [
             torch.arange(int(width)).expand(group.sets, -1)
             for width, group in zip(widths, self.graph.groups, strict=True)
         ]
-        return prune(self.tested, self.graph.cuts, Selection(kept, self.graph.widths.tolist()), self.graph.dependents)
+        return self._pruned(self.tested, Selection(kept, self.graph.widths.tolist()))
 
     def _both(self, selection: Selection, widths: Tensor) -> tuple[nn.Module, nn.Module, Inputs, Expected]:
         """Return the pruned and the dense network, their inputs, and the shapes expected of the pruned one."""
-        small = prune(self.tested, self.graph.cuts, selection, self.graph.dependents)
+        small = self._pruned(self.tested, selection)
         return small, shared_copy(self.tested), self.given, self.graph.shapes_by_line(widths)
 
 
