@@ -19,7 +19,7 @@ from torch.fx import Node
 
 from gnnrl_lightning.registry import Registry
 from gnnrl_lightning.tracing.labels import FIXED, Labels, Value, leading, support
-from gnnrl_lightning.tracing.program.composites import COMPOSED
+from gnnrl_lightning.tracing.program.composites import INNER
 from gnnrl_lightning.tracing.program.export import Calls
 from gnnrl_lightning.tracing.program.macs import macs_of
 from gnnrl_lightning.tracing.program.sources import module_of, without_slices
@@ -220,7 +220,7 @@ class Walk:
         Args:
             called: Name of the function of torch that calls the operator; None: it has the operator's name.
         """
-        if self.node is not None and COMPOSED in self.node.meta:
+        if self.node is not None and INNER in self.node.meta:
             return -1
         key = id(self.caller), called or self.operator
         self.calls[key] += 1

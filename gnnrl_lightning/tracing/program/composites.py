@@ -15,7 +15,7 @@ from torch.fx import Graph, GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.fx.node import map_arg
 
-COMPOSED = "composed"
+INNER = "inner"
 """Key in the meta data of operators that are part of a composite: the user's code does not call them by their names."""
 
 
@@ -36,7 +36,7 @@ def enter_composites(graph: Graph, whole: Callable[[Any], bool]) -> None:
             with graph.inserting_before(node):
                 outputs: Any = graph.graph_copy(inner, given)
             for item in made:
-                given[item].meta = {**node.meta, "val": item.meta.get("val"), COMPOSED: True}
+                given[item].meta = {**node.meta, "val": item.meta.get("val"), INNER: True}
             _replace(graph, node, outputs)
 
 

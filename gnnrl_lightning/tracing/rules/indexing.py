@@ -129,13 +129,11 @@ def take_along(walk: Walk, x: Value, *args: Any, **kwargs: Any) -> Value:
 
 
 @rule("index_add", "index_copy", "index_reduce", "scatter", "scatter_add", "scatter_reduce", kind="other")
-def write_rows(walk: Walk, x: Value, dim: int, index: Value, source: Value | float, *_: Any, **options: Any) -> Value:
+def write_rows(walk: Walk, x: Value, dim: int, index: Value, source: Value | float, *_: Any, **__: Any) -> Value:
     """`out[index[i]][j] += source[i][j]`: channels along the indexed dimension are frozen, others act alone."""
-    values, reason = [x, index], "is written through an index"
-    if isinstance(source, Value):
-        values.append(source)
-    if walk.operator.startswith("index_"):
-        values.remove(index)
+    reason, of_elements = "is written through an index", walk.operator.startswith("scatter")
+    values = [x, *((index,) if of_elements else ()), *((source,) if isinstance(source, Value) else ())]
+    if not of_elements:  # one for each row
         walk.freeze(index, reason)
     dims = {dim % len(x.shape)}
     dims |= {d for d, sizes in enumerate(zip(*(value.shape for value in values), strict=True)) if len({*sizes}) > 1}

@@ -216,7 +216,7 @@ def pad(walk: Walk, x: Value, widths: list[int], *rest: Any) -> Value:
             dim = len(x.shape) - 1 - i
             if labels.shape[dim] == 1:
                 continue  # padding along other dimensions: the same channels
-            if mode != "constant" and support(labels) != (dim,):
+            if mode != "constant" and (before or after) and support(labels) != (dim,):
                 labels = walk.together(labels, (dim,))  # maps that a linear layer makes
                 continue
             if min(before, after) < 0 or (mode != "constant" and (before or after)):
